@@ -1,0 +1,1 @@
+"""MACE for molecular simulation: one archive from training to OpenMM and ASE."""
