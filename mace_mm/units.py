@@ -1,7 +1,7 @@
 """All unit conversions of the package, once.
 
-Inside: eV, Å, e, amu, fs. CODATA 2018 values (E. Tiesinga et al., Rev. Mod. Phys. 93, 025010, 2021);
-kJ/mol per eV follows exactly from the SI definitions of e and N_A.
+Inside: eV, Å, e, amu, fs. CODATA 2018 values (E. Tiesinga et al., Rev. Mod. Phys. 93, 025010,
+2021); kJ/mol per eV follows exactly from the SI definitions of e and N_A.
 """
 
 ELEMENTARY_CHARGE_C = 1.602176634e-19

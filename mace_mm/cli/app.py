@@ -1,0 +1,60 @@
+"""The command line ``mace-mm``: one file a command, registered here.
+
+A command file imports the heavy parts of the package inside its function, so that
+``mace-mm --help`` answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import typer
+from rich.console import Console
+
+from mace_mm.errors import MaceMMError
+
+app = typer.Typer(
+    name="mace-mm",
+    help="MACE potentials for molecular simulation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_DEBUG = "--debug"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        Console().print(f"mace_mm {version('mace_mm')}", highlight=False)
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    debug: bool = typer.Option(False, _DEBUG, help="Show the stack trace of an error."),
+    show_version: bool = typer.Option(
+        False,
+        "--version",
+        help="Print the version and exit.",
+        callback=_show_version,
+        is_eager=True,
+    ),
+) -> None:
+    """MACE potentials for molecular simulation."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors of mace_mm end it with one sentence and exit code 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # --debug is taken wherever it stands, also after the command's own options.
+    debug = _DEBUG in given
+    try:
+        app([argument for argument in given if argument != _DEBUG], prog_name="mace-mm")
+    except MaceMMError as error:
+        if debug:
+            raise
+        console = Console(stderr=True, soft_wrap=True)
+        console.print("[bold red]error:[/bold red] ", end="")
+        console.print(str(error), markup=False, highlight=False)
+        sys.exit(1)
