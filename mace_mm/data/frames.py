@@ -1,0 +1,102 @@
+"""Frame sources made of other sources or of a list in memory."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mace_mm.data.labels import FrameSource, LabeledMolecule, MoleculeEntry, formula
+from mace_mm.errors import DataError
+
+
+class MemoryFrames:
+    """Frames held in a list. Frames with the same name, SMILES and formula are one molecule.
+
+    Args:
+        frames: the frames, in the order they keep.
+    """
+
+    def __init__(self, frames: Sequence[LabeledMolecule]) -> None:
+        self._frames = list(frames)
+        self.entries: list[MoleculeEntry] = []
+        table: dict[tuple[str, str, str], int] = {}
+        index = np.empty(len(self._frames), dtype=np.int64)
+        for i, frame in enumerate(self._frames):
+            numbers = frame.molecule.atomic_numbers
+            key = (frame.name, frame.smiles, formula(numbers))
+            if key not in table:
+                table[key] = len(self.entries)
+                self.entries.append(
+                    MoleculeEntry(
+                        name=frame.name,
+                        atomic_numbers=numbers,
+                        smiles=frame.smiles,
+                        subset=frame.subset,
+                    )
+                )
+            index[i] = table[key]
+        self.entry_of_frame = index
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> LabeledMolecule:
+        return self._frames[index]
+
+
+class ConcatFrames:
+    """Several sources one after the other, each with its own molecules.
+
+    Args:
+        sources: at least one source.
+    """
+
+    def __init__(self, sources: Sequence[FrameSource]) -> None:
+        if not sources:
+            raise DataError("a dataset needs at least one source of frames, got none")
+        self.sources = list(sources)
+        self.entries = [entry for source in self.sources for entry in source.entries]
+        starts = np.cumsum([0] + [len(source.entries) for source in self.sources])
+        self.entry_of_frame = np.concatenate(
+            [source.entry_of_frame + starts[i] for i, source in enumerate(self.sources)]
+        ).astype(np.int64)
+        self._ends = np.cumsum([len(source) for source in self.sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> LabeledMolecule:
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        first = int(self._ends[which]) - len(self.sources[which])
+        return self.sources[which][index - first]
+
+
+class SubsetFrames:
+    """Some frames of a source, for example one side of a split.
+
+    Molecules without a frame in the subset are left out of `entries`.
+
+    Args:
+        source: where the frames are.
+        indices: frame numbers in `source`, in the order wanted.
+    """
+
+    def __init__(self, source: FrameSource, indices: Sequence[int] | np.ndarray) -> None:
+        self.source = source
+        self.indices = np.asarray(indices, dtype=np.int64)
+        if self.indices.size and not (self.indices.min() >= 0 and self.indices.max() < len(source)):
+            raise DataError(
+                f"frame numbers must lie in 0..{len(source) - 1}, got "
+                f"{self.indices.min()}..{self.indices.max()}"
+            )
+        used, self.entry_of_frame = np.unique(
+            source.entry_of_frame[self.indices], return_inverse=True
+        )
+        self.entries = [source.entries[i] for i in used]
+
+    def __len__(self) -> int:
+        return int(self.indices.size)
+
+    def __getitem__(self, index: int) -> LabeledMolecule:
+        return self.source[int(self.indices[index])]

@@ -1,0 +1,298 @@
+"""SPICE's HDF5 layout: one group per molecule (P. Eastman et al., Sci. Data 10, 11, 2023).
+
+Each group holds `smiles` (mapped), `subset`, `atomic_numbers`, `conformations`,
+`formation_energy`, `dft_total_energy`, `dft_total_gradient`; every array with a unit carries it in
+the attribute `units`. Releases 1.x and 2.x differ only in further properties (charges,
+multipoles), which are not read here. Files with the same layout and other names for the labels
+(several teachers in one file, unlabelled conformers in nm) are read by naming them in `SpiceKeys`.
+"""
+
+import logging
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mace_mm import units
+from mace_mm.data.labels import ConformerSet, LabeledMolecule, MoleculeEntry
+from mace_mm.elements import atomic_number
+from mace_mm.errors import DataError
+
+_LOG = logging.getLogger(__name__)
+
+_LENGTH = {
+    "bohr": units.BOHR_TO_ANGSTROM,
+    "angstrom": 1.0,
+    "nanometers": units.NM_TO_ANGSTROM,
+    "nanometer": units.NM_TO_ANGSTROM,
+}
+_ENERGY = {
+    "hartree": units.HARTREE_TO_EV,
+    "ev": 1.0,
+    "kj/mol": units.KJ_MOL_TO_EV,
+    "kcal/mol": units.KCAL_MOL_TO_EV,
+}
+_FORCE = {f"{e}/{d}": x / y for e, x in _ENERGY.items() for d, y in _LENGTH.items()}
+
+LEVEL_OF_THEORY = "wB97M-D3(BJ)/def2-TZVPPD"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpiceKeys:
+    """Names of the datasets that hold the labels; None reads no such label.
+
+    Attributes:
+        energy: total energy of each frame.
+        gradient: gradient of the energy, the negative of the force.
+        level_of_theory: what the file's labels were computed with; a group's own attribute
+            `level_of_theory` goes before it.
+        head: the readout of the model that learns these labels.
+        skip_unlabelled: leave out groups without these labels (counted in
+            `SpiceFile.unlabelled`) instead of raising.
+    """
+
+    energy: str | None = "dft_total_energy"
+    gradient: str | None = "dft_total_gradient"
+    level_of_theory: str = LEVEL_OF_THEORY
+    head: str = "default"
+    skip_unlabelled: bool = False
+
+
+class SpiceFile:
+    """Frames of one file in SPICE's layout, read on demand.
+
+    Only an index of the groups is kept in memory, and the arrays of the groups read last, up to
+    `cache_bytes`. An object travels to worker processes; each opens the file for itself.
+
+    Args:
+        path: the HDF5 file.
+        keys: names of the label datasets.
+        strict: raise on a damaged group; otherwise leave the group out, log it and list it in
+            `problems`.
+        cache_bytes: memory for arrays of whole groups, bytes.
+
+    Attributes:
+        entries: the molecules, in the file's order.
+        problems: one line for each group left out as damaged.
+        unlabelled: names of the groups left out because they lack the labels named in `keys`.
+
+    Raises:
+        DataError: the file is missing, truncated or damaged, or (strict) a group is incomplete,
+            of the wrong shape or without a known unit.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        keys: SpiceKeys | None = None,
+        *,
+        strict: bool = True,
+        cache_bytes: int = 256 * 2**20,
+    ) -> None:
+        self.path = Path(path)
+        self.keys = keys or SpiceKeys()
+        self.entries: list[MoleculeEntry] = []
+        self._counts: list[int] = []
+        self.problems: list[str] = []
+        self.unlabelled: list[str] = []
+        self._cache_bytes = cache_bytes
+        self._cache: OrderedDict[int, ConformerSet] = OrderedDict()
+        self._held = 0
+        self._file: h5py.File | None = None
+        self._scan(strict)
+        self._ends = np.cumsum(np.array(self._counts, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self.entries else 0
+
+    def __getitem__(self, index: int) -> LabeledMolecule:
+        """Return frame `index`, counted over all groups in order."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)} in {self.path}")
+        group = int(np.searchsorted(self._ends, index, side="right"))
+        first = int(self._ends[group]) - self._counts[group]
+        return self.conformers(group).frame(index - first)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.update(_file=None, _cache=OrderedDict(), _held=0)
+        return state
+
+    @property
+    def entry_of_frame(self) -> np.ndarray:
+        """(n_frames,) int64, position in `entries` of each frame."""
+        return np.repeat(np.arange(len(self.entries)), self._counts)
+
+    def conformers(self, group: int) -> ConformerSet:
+        """Return all frames of `entries[group]`, from memory if it was read lately."""
+        if group in self._cache:
+            self._cache.move_to_end(group)
+            return self._cache[group]
+        entry = self._read(group)
+        self._cache[group] = entry
+        self._held += _size(entry)
+        while self._held > self._cache_bytes and len(self._cache) > 1:
+            _, old = self._cache.popitem(last=False)
+            self._held -= _size(old)
+        return entry
+
+    def close(self) -> None:
+        """Close the file; it opens again when a frame is asked for."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> h5py.File:
+        if self._file is None:
+            self._file = open_hdf5(self.path)
+        return self._file
+
+    def _scan(self, strict: bool) -> None:
+        with open_hdf5(self.path) as file:
+            try:
+                names = list(file)
+            except (OSError, RuntimeError) as error:
+                raise DataError(f"{self.path}: its list of molecules is damaged: {error}") from None
+            for name in names:
+                try:
+                    entry, n_frames = _scan_group(file[name], name, self.keys)
+                except (DataError, OSError, RuntimeError, KeyError) as error:
+                    line = f"{self.path}: group {name!r}: {error}"
+                    if strict:
+                        raise DataError(line) from None
+                    _LOG.warning("left out %s", line)
+                    self.problems.append(line)
+                    continue
+                if entry is None:
+                    self.unlabelled.append(name)
+                else:
+                    self.entries.append(entry)
+                    self._counts.append(n_frames)
+
+    def _read(self, group: int) -> ConformerSet:
+        name = self.entries[group].name
+        try:
+            return _read_group(self._open()[name], name, self.keys)
+        except (DataError, OSError, RuntimeError, KeyError) as error:
+            raise DataError(f"{self.path}: group {name!r}: {error}") from None
+
+
+def open_hdf5(path: str | Path) -> h5py.File:
+    """Open an HDF5 file for reading; DataError if it is missing, truncated or not HDF5."""
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(
+            f"{path}: not a readable HDF5 file (truncated or damaged): {error}"
+        ) from None
+
+
+def charge_from_smiles(smiles: str) -> int:
+    """Sum of the formal charges written in a SMILES string, e.
+
+    Charges stand inside brackets only: "+", "-", "++", "+2" before an optional ":map".
+    """
+    total = 0
+    for atom in re.findall(r"\[[^\]]*\]", smiles):
+        found = re.search(r"(?:(\++)|(-+))(\d*)(?::\d+)?\]$", atom)
+        if found:
+            sign, run, digits = (1, found[1], found[3]) if found[1] else (-1, found[2], found[3])
+            total += sign * (int(digits) if digits else len(run))
+    return total
+
+
+def _scan_group(group: h5py.Group, name: str, keys: SpiceKeys) -> tuple[MoleculeEntry | None, int]:
+    if not isinstance(group, h5py.Group):
+        raise DataError("expected a group for each molecule, got a dataset")
+    wanted = [k for k in (keys.energy, keys.gradient) if k is not None]
+    missing = [k for k in wanted if k not in group]
+    if missing and keys.skip_unlabelled:
+        return None, 0
+    absent = missing + [k for k in ("conformations", "smiles") if k not in group]
+    if absent:
+        raise DataError(f"no dataset {', '.join(absent)}; it holds {', '.join(group)}")
+    smiles = _text(group, "smiles")
+    shape = group["conformations"].shape
+    numbers = _atomic_numbers(group, smiles)
+    if len(shape) != 3 or shape[1:] != (numbers.size, 3):
+        raise DataError(f"conformations must be (n, {numbers.size}, 3), got {shape}")
+    expected = {keys.energy: shape[:1], keys.gradient: shape}
+    for key in wanted:
+        if group[key].shape != expected[key]:
+            raise DataError(f"{key} must have shape {expected[key]}, got {group[key].shape}")
+    subset = _text(group, "subset") if "subset" in group else ""
+    entry = MoleculeEntry(name=name, atomic_numbers=numbers, smiles=smiles, subset=subset)
+    return entry, shape[0]
+
+
+def _read_group(group: h5py.Group, name: str, keys: SpiceKeys) -> ConformerSet:
+    smiles = _text(group, "smiles")
+    energies = forces = formation = None
+    if keys.energy is not None:
+        energies = _array(group, keys.energy, _ENERGY)
+    if keys.gradient is not None:
+        forces = -_array(group, keys.gradient, _FORCE)
+    if keys.energy == SpiceKeys.energy and "formation_energy" in group:
+        formation = _array(group, "formation_energy", _ENERGY)
+    charge = group.attrs.get("total_charge", charge_from_smiles(smiles))
+    return ConformerSet(
+        name=name,
+        atomic_numbers=_atomic_numbers(group, smiles),
+        positions=_array(group, "conformations", _LENGTH),
+        energies=energies,
+        forces=forces,
+        formation_energies=formation,
+        total_charge=float(charge),
+        smiles=smiles,
+        subset=_text(group, "subset") if "subset" in group else "",
+        level_of_theory=str(group.attrs.get("level_of_theory", keys.level_of_theory)),
+        head=keys.head,
+    )
+
+
+def _atomic_numbers(group: h5py.Group, smiles: str) -> np.ndarray:
+    if "atomic_numbers" in group:
+        return group["atomic_numbers"][()].astype(np.int64)
+    return atomic_numbers_from_smiles(smiles)
+
+
+def atomic_numbers_from_smiles(smiles: str) -> np.ndarray:
+    """(n_atoms,) atomic numbers in the order of the map numbers of a fully mapped SMILES."""
+    found: dict[int, int] = {}
+    for element, index in re.findall(r"\[\d*([A-Za-z][a-z]?)[^\]:]*:(\d+)\]", smiles):
+        found[int(index)] = atomic_number(element.capitalize())
+    if not found or sorted(found) != list(range(1, len(found) + 1)):
+        raise DataError(f"no atomic_numbers, and the SMILES {smiles!r} does not map every atom")
+    return np.array([found[i + 1] for i in range(len(found))], dtype=np.int64)
+
+
+def _array(group: h5py.Group, key: str, factors: dict[str, float]) -> np.ndarray:
+    dataset = group[key]
+    unit = dataset.attrs.get("units")
+    if isinstance(unit, bytes):
+        unit = unit.decode()
+    factor = factors.get(str(unit).strip().lower())
+    if factor is None:
+        got = "no attribute units" if unit is None else f"units {unit!r}"
+        raise DataError(f"{key}: the unit must be one of {', '.join(factors)}; got {got}")
+    return dataset[()].astype(np.float64) * factor
+
+
+def _text(group: h5py.Group, key: str) -> str:
+    value = group[key][()]
+    while isinstance(value, np.ndarray):
+        if value.size != 1:
+            raise DataError(f"{key} must hold one text, got shape {value.shape}")
+        value = value.reshape(-1)[0]
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _size(entry: ConformerSet) -> int:
+    arrays = (entry.positions, entry.energies, entry.forces)
+    return sum(a.nbytes for a in arrays if a is not None)
