@@ -89,7 +89,7 @@ def _symmetrised(tensor: np.ndarray, degrees: tuple[int, ...], n_components: int
     full = np.zeros((n_components,) * nu + (tensor.shape[-1],))
     full[tuple(lm_slice(degree) for degree in degrees)] = tensor
     orders = list(itertools.permutations(range(nu)))
-    return sum(np.transpose(full, (*order, nu)) for order in orders) / len(orders)
+    return np.mean([np.transpose(full, (*order, nu)) for order in orders], axis=0)
 
 
 def sorted_monomials(n_components: int, nu: int) -> np.ndarray:
