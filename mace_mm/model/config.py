@@ -22,7 +22,7 @@ class MACEConfig:
         r_max: cutoff radius, Å.
         channels: number of copies of each irrep in the node features.
         hidden_l_max: largest l of the node features between layers, 0 to 2.
-        l_max: largest l of the spherical harmonics of the edges, 1 to 3.
+        l_max: largest l of the spherical harmonics of the edges, hidden_l_max to 3.
         correlation: body order minus one of the messages, one number a layer, 1 to 3.
         n_radial: number of Bessel functions.
         cutoff_p: exponent p of the polynomial envelope.
@@ -66,7 +66,7 @@ class MACEConfig:
         if not (math.isfinite(self.avg_num_neighbors) and self.avg_num_neighbors > 0):
             raise ConfigError(f"avg_num_neighbors must be positive, got {self.avg_num_neighbors}")
         _check_range("hidden_l_max", self.hidden_l_max, 0, SUPPORTED_HIDDEN_L_MAX)
-        _check_range("l_max", self.l_max, max(1, self.hidden_l_max), SUPPORTED_L_MAX)
+        _check_range("l_max", self.l_max, self.hidden_l_max, SUPPORTED_L_MAX)
         if not self.correlation:
             raise ConfigError("correlation needs one number a layer, got none")
         for nu in self.correlation:

@@ -112,7 +112,7 @@ class MACE(nn.Module):
             dtype=edge_vectors.dtype,
             device=edge_vectors.device,
         )
-        for layer, readout in zip(self.layers, self.readouts):  # noqa: B905 (TorchScript)
+        for layer, readout in zip(self.layers, self.readouts):
             features = layer(features, species, harmonics, radial_basis, senders, receivers)
             energies = energies + readout(features[:, 0])
         chosen = energies.gather(1, head.unsqueeze(1)).squeeze(1)

@@ -67,6 +67,8 @@ class Potential(nn.Module):
             graph.species, vectors, graph.senders, graph.receivers, atom_head
         )
         gradient = _edge_gradient(interaction, vectors, self.training)
+        if not self.training:
+            interaction, vectors = interaction.detach(), vectors.detach()
         forces = torch.zeros_like(graph.positions)
         forces = forces.index_add(0, graph.senders, gradient)
         forces = forces.index_add(0, graph.receivers, -gradient)
