@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from vesin import NeighborList  # type: ignore[import-untyped]
+from vesin import NeighborList
 
 from mace_mm.errors import ConfigError, GeometryError
 from mace_mm.graph.molecule import check_cell, check_positions
