@@ -2,12 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
+from mace_mm.deploy.import_weights import (
+    Problems,
+    contractions,
+    fill_network,
+    number,
+    weights_of_orders,
+)
 from mace_mm.deploy.safe_pickle import (
     Inert,
     TorchFile,
@@ -19,7 +23,6 @@ from mace_mm.deploy.safe_pickle import (
 )
 from mace_mm.errors import ArchiveError, UnsupportedModelError
 from mace_mm.model.config import MACEConfig
-from mace_mm.model.couplings import monomial_coefficients, sorted_monomials, symmetric_coupling
 from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential
 
@@ -47,23 +50,6 @@ _OFF_SWITCHES = (
 )
 
 
-class _Problems:
-    """Collects everything that is not supported, so that the refusal names all of it."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def unless(self, condition: bool, message: str) -> bool:
-        if not condition:
-            self.found.append(message)
-        return condition
-
-    def raise_if_any(self, path: Path) -> None:
-        if self.found:
-            listed = "; ".join(self.found)
-            raise UnsupportedModelError(f"{path.name} cannot be imported: {listed}")
-
-
 def import_mace(path: str | Path) -> Potential:
     """Rebuild the network of a mace-torch `.model` file in float64.
 
@@ -80,14 +66,14 @@ def import_mace(path: str | Path) -> Potential:
     if not isinstance(root, Inert) or not root.class_name.startswith("mace."):
         kind = root.class_name if isinstance(root, Inert) else type(root).__name__
         raise ArchiveError(f"{path} is not a mace-torch model: it holds {kind}")
-    problems = _Problems()
+    problems = Problems()
     _check_features(file, problems)
     problems.raise_if_any(path)
     try:
         config = _config(root, problems)
         problems.raise_if_any(path)
         potential = Potential(MACE(config), _atomic_energies(root, config))
-        _fill(potential.network, root, problems)
+        fill_network(potential.network, root, problems)
     except (AttributeError, KeyError, IndexError, TypeError, RuntimeError) as error:
         raise UnsupportedModelError(
             f"{path.name} cannot be imported: its layout is not that of a known mace-torch "
@@ -97,7 +83,7 @@ def import_mace(path: str | Path) -> Potential:
     return potential.eval().requires_grad_(False)
 
 
-def _check_features(file: TorchFile, problems: _Problems) -> None:
+def _check_features(file: TorchFile, problems: Problems) -> None:
     root = file.root
     problems.unless(root.class_name in _MODELS, f"model class {root.class_name}")
     for name in _OFF_SWITCHES:
@@ -121,7 +107,7 @@ def _check_features(file: TorchFile, problems: _Problems) -> None:
         problems.unless(attribute(block, "cueq_config") is None, "cuEquivariance weight layout")
     for i, block in enumerate(submodules(submodule(root, "products"))):
         problems.unless(attribute(block, "cueq_config") is None, "cuEquivariance weight layout")
-        contraction = submodule(block, "symmetric_contractions")
+        contraction = submodule(block, "symmetriccontractions")
         known = contraction is not None and submodule(contraction, "contractions") is not None
         problems.unless(known, f"product block of layer {i}")
     radial = submodule(root, "radial_embedding")
@@ -142,32 +128,7 @@ def _check_features(file: TorchFile, problems: _Problems) -> None:
     )
 
 
-def _number(module: Inert, name: str) -> float:
-    value = tensor(module, name)
-    if value is None:
-        value = attribute(module, name)
-    if value is None:
-        raise KeyError(name)
-    return float(value)
-
-
-def _weights_of_orders(contraction: Inert) -> list[torch.Tensor]:
-    """Weights of nu = 1, 2, ... (n_species, n_paths, channels)."""
-    highest = tensor(contraction, "weights_max")
-    lower = submodule(contraction, "weights")
-    parameters = lower.state.get("_parameters", {}) if lower is not None else {}
-    # The list is stored from nu - 1 down to 1.
-    orders = [parameters[key] for key in sorted(parameters, key=int, reverse=True)]
-    if highest is None:
-        raise KeyError("weights_max")
-    return [*orders, highest]
-
-
-def _contractions(product: Inert) -> list[Inert]:
-    return submodules(submodule(submodule(product, "symmetric_contractions"), "contractions"))
-
-
-def _config(root: Inert, problems: _Problems) -> MACEConfig:
+def _config(root: Inert, problems: Problems) -> MACEConfig:
     interactions = submodules(submodule(root, "interactions"))
     products = submodules(submodule(root, "products"))
     radial = submodule(root, "radial_embedding")
@@ -175,11 +136,11 @@ def _config(root: Inert, problems: _Problems) -> MACEConfig:
     numbers = tensor(root, "atomic_numbers")
     embedding = tensor(submodule(submodule(root, "node_embedding"), "linear"), "weight")
     elements = tuple(int(z) for z in numbers)
-    first = _contractions(products[0])
+    first = contractions(products[0])
     u1 = tensor(first[0], "U_matrix_1")
     l_max = math.isqrt(u1.shape[-2]) - 1
-    cutoff_p = int(_number(submodule(radial, "cutoff_fn"), "p"))
-    neighbors = [_number(block, "avg_num_neighbors") for block in interactions]
+    cutoff_p = int(number(submodule(radial, "cutoff_fn"), "p"))
+    neighbors = [number(block, "avg_num_neighbors") for block in interactions]
     layers = list(submodule(interactions[0], "conv_tp_weights").state["_modules"].values())
     widths = [tensor(layer, "weight").shape for layer in layers]
     last_readout = submodules(submodule(root, "readouts"))[-1]
@@ -188,15 +149,15 @@ def _config(root: Inert, problems: _Problems) -> MACEConfig:
     problems.unless(len(set(neighbors)) == 1, f"avg_num_neighbors {neighbors} differ by layer")
     problems.unless(list(elements) == sorted(elements), f"unsorted elements {elements}")
     if repulsion is not None:
-        p = int(_number(repulsion, "p"))
+        p = int(number(repulsion, "p"))
         problems.unless(p == cutoff_p, f"ZBL envelope exponent {p} beside the cutoff's {cutoff_p}")
     return MACEConfig(
         atomic_numbers=elements,
-        r_max=_number(root, "r_max"),
+        r_max=number(root, "r_max"),
         channels=embedding.numel() // len(elements),
         hidden_l_max=len(first) - 1 if len(products) > 1 else 0,
         l_max=l_max,
-        correlation=tuple(len(_weights_of_orders(_contractions(p)[0])) for p in products),
+        correlation=tuple(len(weights_of_orders(contractions(p)[0])) for p in products),
         n_radial=widths[0][0],
         cutoff_p=cutoff_p,
         radial_mlp=tuple(w[1] for w in widths[:-1]),
@@ -212,166 +173,3 @@ def _config(root: Inert, problems: _Problems) -> MACEConfig:
 def _atomic_energies(root: Inert, config: MACEConfig) -> torch.Tensor:
     values = tensor(submodule(root, "atomic_energies_fn"), "atomic_energies")
     return values.to(torch.float64).reshape(len(config.heads), config.n_species)
-
-
-def _fill(network: MACE, root: Inert, problems: _Problems) -> None:
-    """Copy every weight, checking that sizes agree."""
-    config = network.config
-    embedding = submodule(submodule(root, "node_embedding"), "linear")
-    _copy(network.embedding.weight, tensor(embedding, "weight"), "embedding", problems)
-    radial = submodule(root, "radial_embedding")
-    frequencies = tensor(submodule(radial, "bessel_fn"), "bessel_weights")
-    _copy(network.radial_basis.frequencies, frequencies, "Bessel frequencies", problems)
-    if config.distance_transform is not None:
-        source = submodule(radial, "distance_transform")
-        target: Any = network.radial_basis.transform
-        for name in ("q", "p", "a"):
-            _copy(getattr(target, name), tensor(source, name), f"Agnesi {name}", problems)
-        radii = tensor(source, "covalent_radii")[list(config.atomic_numbers)]
-        _copy(target.covalent_radii, radii, "Agnesi radii", problems)
-    if config.pair_repulsion:
-        _fill_repulsion(network.repulsion, submodule(root, "pair_repulsion_fn"), config, problems)
-    interactions = submodules(submodule(root, "interactions"))
-    products = submodules(submodule(root, "products"))
-    readouts = submodules(submodule(root, "readouts"))
-    for i, layer in enumerate(network.layers):
-        _fill_interaction(layer.interaction, interactions[i], f"layer {i}", problems)
-        _fill_product(layer.product, products[i], config, i, problems)
-        _fill_readout(network.readouts[i], readouts[i], f"readout {i}", problems)
-    scale_shift = submodule(root, "scale_shift")
-    if scale_shift is not None:
-        _copy(network.scale, torch.atleast_1d(tensor(scale_shift, "scale")), "scale", problems)
-        _copy(network.shift, torch.atleast_1d(tensor(scale_shift, "shift")), "shift", problems)
-
-
-def _copy(
-    target: torch.Tensor, source: torch.Tensor | None, name: str, problems: _Problems
-) -> None:
-    """Copy values of any shape with the same number of elements."""
-    got = None if source is None else source.numel()
-    if problems.unless(got == target.numel(), f"{name}: wanted {target.numel()} values, got {got}"):
-        with torch.no_grad():
-            target.copy_(source.to(target.dtype).reshape(target.shape))
-
-
-def _copy_blocks(
-    targets: nn.ParameterList, source: torch.Tensor, name: str, problems: _Problems
-) -> None:
-    """Split e3nn's flat weight vector, one block a degree, over the targets."""
-    sizes = [p.numel() for p in targets]
-    if problems.unless(
-        source.numel() == sum(sizes), f"{name}: wanted {sum(sizes)} weights, got {source.numel()}"
-    ):
-        for target, block in zip(targets, torch.split(source.flatten(), sizes), strict=True):
-            _copy(target, block, name, problems)
-
-
-def _fill_repulsion(target: Any, source: Inert, config: MACEConfig, problems: _Problems) -> None:
-    _copy(target.coefficients, tensor(source, "c"), "ZBL coefficients", problems)
-    radii = tensor(source, "covalent_radii")[list(config.atomic_numbers)]
-    _copy(target.covalent_radii, radii, "ZBL radii", problems)
-    for ours, theirs in (("a_exponent", "a_exp"), ("a_prefactor", "a_prefactor")):
-        value = torch.as_tensor(_number(source, theirs), dtype=torch.float64)
-        _copy(getattr(target, ours), value, f"ZBL {theirs}", problems)
-
-
-def _fill_interaction(target: Any, source: Inert, name: str, problems: _Problems) -> None:
-    for ours, theirs in (("linear_up", "linear_up"), ("linear", "linear"), ("skip", "skip_tp")):
-        flat = tensor(submodule(source, theirs), "weight")
-        blocks = getattr(target, ours).weights
-        if ours == "skip":
-            # e3nn stores (u, z, w); here each element's matrix is contiguous, (z, u, w).
-            flat = _reorder_skip(flat, blocks, name, problems)
-        _copy_blocks(blocks, flat, f"{name} {ours}", problems)
-    layers = list(submodule(source, "conv_tp_weights").state["_modules"].values())
-    for weight, layer in zip(target.radial.weights, layers, strict=True):
-        _copy(weight, tensor(layer, "weight"), f"{name} radial network", problems)
-
-
-def _reorder_skip(
-    flat: torch.Tensor, blocks: nn.ParameterList, name: str, problems: _Problems
-) -> torch.Tensor:
-    n_species, channels, _ = blocks[0].shape
-    size = sum(p.numel() for p in blocks)
-    if not problems.unless(
-        flat.numel() == size, f"{name} skip: wanted {size} weights, got {flat.numel()}"
-    ):
-        return torch.zeros(size)
-    split = flat.view(len(blocks), channels, n_species, channels)
-    return split.transpose(1, 2).reshape(-1)
-
-
-def _fill_product(
-    target: Any, source: Inert, config: MACEConfig, layer: int, problems: _Problems
-) -> None:
-    name = f"layer {layer} product"
-    flat = tensor(submodule(source, "linear"), "weight")
-    _copy_blocks(target.linear.weights, flat, f"{name} linear", problems)
-    theirs = _contractions(source)
-    if not problems.unless(
-        len(theirs) == len(target.contractions),
-        f"{name}: wanted {len(target.contractions)} output irreps, got {len(theirs)}",
-    ):
-        return
-    for l_out, (ours, contraction) in enumerate(zip(target.contractions, theirs, strict=True)):
-        weights = _weights_of_orders(contraction)
-        if not problems.unless(
-            len(weights) == len(ours.weights), f"{name}: correlation differs between irreps"
-        ):
-            continue
-        for order, weight in enumerate(weights):
-            u = tensor(contraction, f"U_matrix_{order + 1}")
-            projected = project_couplings(u, weight, config.l_max, l_out, order + 1)
-            _copy(ours.weights[order], projected, f"{name} l={l_out}", problems)
-
-
-def project_couplings(
-    u: torch.Tensor, weight: torch.Tensor, l_max: int, l_out: int, nu: int
-) -> torch.Tensor:
-    """Weights over our symmetric basis that give the same polynomial as ``u`` with ``weight``.
-
-    Args:
-        u: (2 l_out + 1,) [absent for l_out = 0] + (n_components,) * nu + (n_paths,).
-        weight: (n_species, n_paths, channels).
-
-    Raises:
-        UnsupportedModelError: the couplings are not equivariant maps of this basis.
-    """
-    n_components, n_out, n_paths = (l_max + 1) ** 2, 2 * l_out + 1, weight.shape[1]
-    values = u.to(torch.float64).numpy().reshape((n_out, *(n_components,) * nu, n_paths))
-    values = np.moveaxis(values, 0, -2).reshape((n_components,) * nu + (n_out * n_paths,))
-    everything = sorted_monomials(n_components, nu)
-    theirs = monomial_coefficients(values, everything)
-    theirs = theirs.reshape(len(everything), n_out, n_paths)
-    basis = symmetric_coupling(l_max, l_out, nu)
-    ours = np.zeros((len(everything), n_out, basis.n_paths))
-    row = {tuple(m): i for i, m in enumerate(everything.tolist())}
-    rows = [row[tuple(m)] for m in basis.monomials.tolist()]
-    ours[rows] = basis.coefficients.transpose(1, 0, 2)
-    matrix = ours.reshape(-1, basis.n_paths)
-    target = theirs.reshape(-1, n_paths)
-    transform, *_ = np.linalg.lstsq(matrix, target, rcond=None)
-    error = float(np.abs(matrix @ transform - target).max(initial=0.0))
-    # Couplings stored in float32 miss by 1e-7; other irreps or parities miss by order one.
-    if error > 1e-4:
-        raise UnsupportedModelError(
-            f"the couplings of order {nu} to l = {l_out} are not those of natural-parity "
-            f"harmonics up to l = {l_max} (they miss by {error:.1e})"
-        )
-    return torch.einsum("qp,zpc->zqc", torch.from_numpy(transform), weight.to(torch.float64))
-
-
-def _fill_readout(target: Any, source: Inert, name: str, problems: _Problems) -> None:
-    if hasattr(target, "linear_2"):
-        n_heads, width = target.linear_2.shape
-        _copy(target.linear_1, tensor(submodule(source, "linear_1"), "weight"), name, problems)
-        full = tensor(submodule(source, "linear_2"), "weight")
-        if problems.unless(
-            full.numel() == n_heads * width * n_heads, f"{name}: {full.numel()} weights"
-        ):
-            square = full.view(n_heads, width, n_heads)
-            own = torch.stack([square[h, :, h] for h in range(n_heads)])
-            # mace-torch scales by the width of all heads together.
-            _copy(target.linear_2, own * n_heads**-0.5, name, problems)
-    else:
-        _copy(target.weight, tensor(submodule(source, "linear"), "weight"), name, problems)

@@ -8,7 +8,9 @@ only remembers its name, arguments and state.
 import io
 import math
 import pickle
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,19 @@ import torch
 
 from mace_mm.errors import ArchiveError
 
+# What Python's zip reader raises on damaged files, one way or another.
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 _DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -43,11 +58,13 @@ class Inert:
     """What is left of a pickled object: its class's name, arguments and state. Does nothing."""
 
     class_name = "?"
+    args: tuple[Any, ...]
+    state: Any
 
     def __new__(cls, *args: Any, **_: Any) -> "Inert":
         self = super().__new__(cls)
         self.args = args
-        self.state: Any = {}
+        self.state = {}
         return self
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -182,14 +199,16 @@ def submodules(module: Inert) -> list[Any]:
     return list(_state(module, "_modules").values())
 
 
-def tensor(module: Inert, name: str) -> torch.Tensor | None:
-    """A parameter or buffer of the module itself, or None."""
+def tensor(module: Inert, name: str) -> torch.Tensor:
+    """A parameter, buffer or tensor attribute of the module itself; `KeyError` if none."""
     for kind in ("_parameters", "_buffers"):
         value = _state(module, kind).get(name)
         if isinstance(value, torch.Tensor):
             return value
-    value = module.state.get(name) if isinstance(module.state, dict) else None
-    return value if isinstance(value, torch.Tensor) else None
+    value = attribute(module, name)
+    if not isinstance(value, torch.Tensor):
+        raise KeyError(f"{getattr(module, 'class_name', module)} has no tensor {name}")
+    return value
 
 
 def attribute(module: Inert, name: str, default: Any = None) -> Any:

@@ -57,6 +57,9 @@ class MACE(nn.Module):
     module with ``.float()``.
     """
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, config: MACEConfig) -> None:
         super().__init__()
         self.config = config
@@ -112,7 +115,7 @@ class MACE(nn.Module):
             dtype=edge_vectors.dtype,
             device=edge_vectors.device,
         )
-        for layer, readout in zip(self.layers, self.readouts):
+        for layer, readout in zip(self.layers, self.readouts):  # noqa: B905 - TorchScript has no strict
             features = layer(features, species, harmonics, radial_basis, senders, receivers)
             energies = energies + readout(features[:, 0])
         chosen = energies.gather(1, head.unsqueeze(1)).squeeze(1)

@@ -106,6 +106,8 @@ class Potential(nn.Module):
 class _Float64(nn.Module):
     """The E0 table (n_heads, n_species), kept in float64 through `.float()` and `.half()`."""
 
+    values: torch.Tensor
+
     def __init__(self, values: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("values", values)

@@ -68,6 +68,8 @@ class RadialBasis(nn.Module):
     the real one. Gasteiger et al. 2020, Eq. 7.
     """
 
+    frequencies: torch.Tensor
+
     def __init__(
         self,
         r_max: float,

@@ -1,0 +1,52 @@
+"""One door to every model: the bundled one, an archive, or a published mace-torch file."""
+
+from importlib import resources
+from pathlib import Path
+
+from mace_mm.deploy.archive import Archive, ArchiveMetadata, is_archive, load_archive, make_archive
+from mace_mm.deploy.import_mace import import_mace
+from mace_mm.deploy.select_head import select_head
+from mace_mm.errors import ArchiveError
+
+BUNDLED_MODELS = ("small",)
+
+
+def bundled_path(name: str = BUNDLED_MODELS[0]) -> Path:
+    """Path of a model that ships with the package.
+
+    Raises:
+        ArchiveError: no bundled model has this name.
+    """
+    if name not in BUNDLED_MODELS:
+        raise ArchiveError(f"bundled models are {list(BUNDLED_MODELS)}, got {name!r}")
+    return Path(str(resources.files("mace_mm") / "models" / f"{name}.pt"))
+
+
+def open_model(source: str | Path | None = None, *, head: str | None = None) -> Archive:
+    """Open a model.
+
+    Args:
+        source: None for the bundled model, or the path of an archive or of a mace-torch `.model`.
+        head: which head of a multi-head `.model` file; archives hold one.
+
+    Raises:
+        ArchiveError: missing, damaged or foreign file.
+        UnsupportedModelError: a published model with features this package does not have.
+        ConfigError: several heads and none chosen, or an unknown head.
+    """
+    path = bundled_path() if source is None else Path(source)
+    if not path.is_file():
+        raise ArchiveError(
+            f"expected an archive or a mace-torch .model file, got {str(path)!r}, "
+            + ("which is a folder" if path.is_dir() else "which does not exist")
+        )
+    if is_archive(path):
+        return load_archive(path)
+    potential = select_head(import_mace(path), head)
+    metadata = ArchiveMetadata(
+        name=path.stem,
+        training_data_licence="see the publisher of the file",
+        weights_licence="see the publisher of the file",
+        description=f"Imported from the mace-torch file {path.name}.",
+    )
+    return make_archive(potential, metadata)
