@@ -226,6 +226,13 @@ def _scan_group(group: h5py.Group, name: str, keys: SpiceKeys) -> tuple[Molecule
     for key in wanted:
         if group[key].shape != expected[key]:
             raise DataError(f"{key} must have shape {expected[key]}, got {group[key].shape}")
+    for key, factors in (
+        (keys.energy, _ENERGY),
+        (keys.gradient, _FORCE),
+        ("conformations", _LENGTH),
+    ):
+        if key is not None:
+            _factor(group, key, factors)
     subset = _text(group, "subset") if "subset" in group else ""
     entry = MoleculeEntry(name=name, atomic_numbers=numbers, smiles=smiles, subset=subset)
     return entry, shape[0]
@@ -273,15 +280,18 @@ def atomic_numbers_from_smiles(smiles: str) -> np.ndarray:
 
 
 def _array(group: h5py.Group, key: str, factors: dict[str, float]) -> np.ndarray:
-    dataset = group[key]
-    unit = dataset.attrs.get("units")
+    return group[key][()].astype(np.float64) * _factor(group, key, factors)
+
+
+def _factor(group: h5py.Group, key: str, factors: dict[str, float]) -> float:
+    unit = group[key].attrs.get("units")
     if isinstance(unit, bytes):
         unit = unit.decode()
     factor = factors.get(str(unit).strip().lower())
     if factor is None:
         got = "no attribute units" if unit is None else f"units {unit!r}"
         raise DataError(f"{key}: the unit must be one of {', '.join(factors)}; got {got}")
-    return dataset[()].astype(np.float64) * factor
+    return factor
 
 
 def _text(group: h5py.Group, key: str) -> str:

@@ -1,0 +1,250 @@
+"""Write SPICE's HDF5 layout so that no crash leaves a half-written file behind.
+
+A file is written beside its place, flushed to the disk and renamed: readers see the old file or
+the new one. Long runs keep one small file per molecule (`SpiceShards`) and merge them at the end.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mace_mm import units
+from mace_mm.data.labels import ConformerSet
+from mace_mm.data.spice import SpiceKeys, charge_from_smiles, open_hdf5
+from mace_mm.elements import symbol
+from mace_mm.errors import DataError
+
+_FORCE = units.HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM
+
+
+def write_spice(
+    path: str | Path,
+    entries: Iterable[ConformerSet],
+    *,
+    keys: SpiceKeys | None = None,
+    atomic_energies: Mapping[int, float] | None = None,
+    attributes: Mapping[str, str | int | float] | None = None,
+) -> int:
+    """Write molecules to a new file, replacing an old one only when the new one is complete.
+
+    Args:
+        path: the HDF5 file.
+        entries: one molecule at a time; any number.
+        keys: names of the label datasets.
+        atomic_energies: atomic number -> eV, for `formation_energy` of entries without it.
+        attributes: stored with the file (for example the protocol that made it).
+
+    Returns:
+        the number of molecules written.
+
+    Raises:
+        DataError: an entry that cannot be stored, a name twice, or a disk that is full.
+    """
+    n = 0
+    with _replacing(Path(path)) as file:
+        file.attrs.update(attributes or {})
+        for entry in entries:
+            write_group(file, entry, keys or SpiceKeys(), atomic_energies)
+            n += 1
+    return n
+
+
+def append_spice(
+    path: str | Path,
+    entries: Iterable[ConformerSet],
+    *,
+    keys: SpiceKeys | None = None,
+    atomic_energies: Mapping[int, float] | None = None,
+) -> int:
+    """Add molecules to a file; if anything fails, the file stays as it was.
+
+    The file is copied first, so add many molecules at once (`SpiceShards` for one at a time).
+
+    Raises:
+        DataError: as `write_spice`; also a molecule that the file already holds.
+    """
+    path = Path(path)
+    open_hdf5(path).close()
+    n = 0
+    with _replacing(path, copy=True) as file:
+        for entry in entries:
+            write_group(file, entry, keys or SpiceKeys(), atomic_energies)
+            n += 1
+    return n
+
+
+class SpiceShards:
+    """One small file per molecule in a folder, for writers that may be killed at any moment.
+
+    A molecule's file appears whole or not at all, and its name depends only on the molecule's
+    name: a worker that does a molecule again replaces the same file, so nothing is doubled.
+
+    Args:
+        folder: made if it does not exist.
+        keys: names of the label datasets.
+        atomic_energies: atomic number -> eV, for `formation_energy`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        keys: SpiceKeys | None = None,
+        atomic_energies: Mapping[int, float] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.keys = keys or SpiceKeys()
+        self.atomic_energies = None if atomic_energies is None else dict(atomic_energies)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path_of(self, name: str) -> Path:
+        """File of the molecule with this name."""
+        return self.folder / (hashlib.sha256(name.encode()).hexdigest()[:32] + ".hdf5")
+
+    def __contains__(self, name: str) -> bool:
+        return self.path_of(name).is_file()
+
+    def add(self, entry: ConformerSet) -> None:
+        """Store a molecule; returns after it is on the disk."""
+        with _replacing(self.path_of(entry.name)) as file:
+            write_group(file, entry, self.keys, self.atomic_energies)
+
+    def names(self) -> list[str]:
+        """Sorted names of the molecules stored."""
+        found = []
+        for path in self.folder.glob("*.hdf5"):
+            with open_hdf5(path) as file:
+                found.extend(file)
+        return sorted(found)
+
+    def remove_partial(self) -> int:
+        """Delete what killed writers left; call it only while no writer is at work."""
+        left = list(self.folder.glob("*.partial"))
+        for path in left:
+            path.unlink()
+        return len(left)
+
+    def merge(
+        self,
+        path: str | Path,
+        names: Sequence[str] | None = None,
+        attributes: Mapping[str, str | int | float] | None = None,
+    ) -> int:
+        """Copy molecules into one file, which appears when it is complete.
+
+        Args:
+            path: the HDF5 file.
+            names: the molecules wanted, all that are stored by default.
+            attributes: stored with the file.
+
+        Returns:
+            the number of molecules.
+
+        Raises:
+            DataError: a molecule is not stored, or its file is damaged.
+        """
+        chosen = self.names() if names is None else list(names)
+        with _replacing(Path(path)) as file:
+            file.attrs.update(attributes or {})
+            for name in chosen:
+                with open_hdf5(self.path_of(name)) as shard:
+                    if name not in shard:
+                        raise DataError(f"{self.path_of(name)}: holds no molecule {name!r}")
+                    if name in file:
+                        raise DataError(f"{path}: molecule {name!r} occurs twice")
+                    shard.copy(shard[name], file, name=name)
+        return len(chosen)
+
+
+def write_group(
+    file: h5py.File,
+    entry: ConformerSet,
+    keys: SpiceKeys,
+    atomic_energies: Mapping[int, float] | None,
+) -> None:
+    """Write one molecule as a group, with SPICE's names, types and units."""
+    if "/" in entry.name or entry.name in ("", "."):
+        raise DataError(f"a group's name must not be empty or hold '/', got {entry.name!r}")
+    if entry.name in file:
+        raise DataError(f"{file.filename}: molecule {entry.name!r} occurs twice")
+    arrays: dict[str, tuple[np.ndarray, str]] = {
+        "conformations": ((entry.positions / units.BOHR_TO_ANGSTROM).astype(np.float32), "bohr")
+    }
+    if entry.energies is not None:
+        if keys.energy is None:
+            raise DataError(f"{entry.name}: it has energies, and keys.energy is None")
+        arrays[keys.energy] = (entry.energies / units.HARTREE_TO_EV, "hartree")
+        formation = _formation(entry, entry.energies, atomic_energies)
+        arrays["formation_energy"] = (formation / units.HARTREE_TO_EV, "hartree")
+    if entry.forces is not None:
+        if keys.gradient is None:
+            raise DataError(f"{entry.name}: it has forces, and keys.gradient is None")
+        arrays[keys.gradient] = ((-entry.forces / _FORCE).astype(np.float32), "hartree/bohr")
+    clash = sorted(set(arrays) & set(entry.extra))
+    if clash:
+        raise DataError(f"{entry.name}: extra arrays named as the layout's own: {clash}")
+    for key, (array, _) in arrays.items():
+        if not np.isfinite(array).all():
+            raise DataError(f"{entry.name}: {key} must be finite; a failed label is not data")
+    group = file.create_group(entry.name)
+    text = h5py.string_dtype()
+    group.create_dataset("smiles", data=[entry.smiles], dtype=text)
+    group.create_dataset("subset", data=[entry.subset], dtype=text)
+    group.create_dataset("atomic_numbers", data=entry.atomic_numbers.astype(np.int16))
+    for key, (array, unit) in {**arrays, **entry.extra}.items():
+        dataset = group.create_dataset(key, data=array)
+        if unit:
+            dataset.attrs["units"] = unit
+    if entry.level_of_theory:
+        group.attrs["level_of_theory"] = entry.level_of_theory
+    if entry.total_charge != charge_from_smiles(entry.smiles):
+        group.attrs["total_charge"] = entry.total_charge
+    group.attrs.update(entry.attributes)
+
+
+def _formation(
+    entry: ConformerSet, energies: np.ndarray, atomic_energies: Mapping[int, float] | None
+) -> np.ndarray:
+    if entry.formation_energies is not None:
+        return entry.formation_energies
+    if atomic_energies is None:
+        raise DataError(
+            f"{entry.name}: formation_energy needs formation_energies or atomic_energies, "
+            "got neither"
+        )
+    missing = sorted({int(z) for z in entry.atomic_numbers} - set(atomic_energies))
+    if missing:
+        raise DataError(
+            f"{entry.name}: atomic_energies lack {' '.join(symbol(z) for z in missing)}"
+        )
+    return energies - sum(atomic_energies[int(z)] for z in entry.atomic_numbers)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, copy: bool = False) -> Iterator[h5py.File]:
+    """Yield a file that takes `path`'s place when the block ends without an error."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+    try:
+        if copy:
+            shutil.copyfile(path, partial)
+        with h5py.File(partial, "a" if copy else "w") as file:
+            yield file
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: could not be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
