@@ -11,7 +11,8 @@ import pytest
 
 from mace_mm import units
 from mace_mm.data.labels import ConformerSet
-from mace_mm.data.spice import SpiceFile, SpiceKeys, atomic_numbers_from_smiles, charge_from_smiles
+from mace_mm.data.smiles import atomic_numbers_from_smiles, charge_from_smiles
+from mace_mm.data.spice import SpiceFile, SpiceKeys
 from mace_mm.data.spice_writer import SpiceShards, append_spice, write_spice
 from mace_mm.errors import DataError
 

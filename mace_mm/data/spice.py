@@ -8,7 +8,6 @@ multipoles), which are not read here. Files with the same layout and other names
 """
 
 import logging
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from mace_mm import units
 from mace_mm.data.labels import ConformerSet, LabeledMolecule, MoleculeEntry
-from mace_mm.elements import atomic_number
+from mace_mm.data.smiles import atomic_numbers_from_smiles, charge_from_smiles
 from mace_mm.errors import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -193,20 +192,6 @@ def open_hdf5(path: str | Path) -> h5py.File:
         ) from None
 
 
-def charge_from_smiles(smiles: str) -> int:
-    """Sum of the formal charges written in a SMILES string, e.
-
-    Charges stand inside brackets only: "+", "-", "++", "+2" before an optional ":map".
-    """
-    total = 0
-    for atom in re.findall(r"\[[^\]]*\]", smiles):
-        found = re.search(r"(?:(\++)|(-+))(\d*)(?::\d+)?\]$", atom)
-        if found:
-            sign, run, digits = (1, found[1], found[3]) if found[1] else (-1, found[2], found[3])
-            total += sign * (int(digits) if digits else len(run))
-    return total
-
-
 def _scan_group(group: h5py.Group, name: str, keys: SpiceKeys) -> tuple[MoleculeEntry | None, int]:
     if not isinstance(group, h5py.Group):
         raise DataError("expected a group for each molecule, got a dataset")
@@ -222,17 +207,15 @@ def _scan_group(group: h5py.Group, name: str, keys: SpiceKeys) -> tuple[Molecule
     numbers = _atomic_numbers(group, smiles)
     if len(shape) != 3 or shape[1:] != (numbers.size, 3):
         raise DataError(f"conformations must be (n, {numbers.size}, 3), got {shape}")
-    expected = {keys.energy: shape[:1], keys.gradient: shape}
+    expected: dict[str | None, tuple[int, ...]] = {keys.energy: shape[:1], keys.gradient: shape}
     for key in wanted:
         if group[key].shape != expected[key]:
             raise DataError(f"{key} must have shape {expected[key]}, got {group[key].shape}")
-    for key, factors in (
-        (keys.energy, _ENERGY),
-        (keys.gradient, _FORCE),
-        ("conformations", _LENGTH),
-    ):
-        if key is not None:
-            _factor(group, key, factors)
+    _factor(group, "conformations", _LENGTH)
+    if keys.energy is not None:
+        _factor(group, keys.energy, _ENERGY)
+    if keys.gradient is not None:
+        _factor(group, keys.gradient, _FORCE)
     subset = _text(group, "subset") if "subset" in group else ""
     entry = MoleculeEntry(name=name, atomic_numbers=numbers, smiles=smiles, subset=subset)
     return entry, shape[0]
@@ -267,16 +250,6 @@ def _atomic_numbers(group: h5py.Group, smiles: str) -> np.ndarray:
     if "atomic_numbers" in group:
         return group["atomic_numbers"][()].astype(np.int64)
     return atomic_numbers_from_smiles(smiles)
-
-
-def atomic_numbers_from_smiles(smiles: str) -> np.ndarray:
-    """(n_atoms,) atomic numbers in the order of the map numbers of a fully mapped SMILES."""
-    found: dict[int, int] = {}
-    for element, index in re.findall(r"\[\d*([A-Za-z][a-z]?)[^\]:]*:(\d+)\]", smiles):
-        found[int(index)] = atomic_number(element.capitalize())
-    if not found or sorted(found) != list(range(1, len(found) + 1)):
-        raise DataError(f"no atomic_numbers, and the SMILES {smiles!r} does not map every atom")
-    return np.array([found[i + 1] for i in range(len(found))], dtype=np.int64)
 
 
 def _array(group: h5py.Group, key: str, factors: dict[str, float]) -> np.ndarray:

@@ -17,7 +17,8 @@ import numpy as np
 
 from mace_mm import units
 from mace_mm.data.labels import ConformerSet
-from mace_mm.data.spice import SpiceKeys, charge_from_smiles, open_hdf5
+from mace_mm.data.smiles import charge_from_smiles
+from mace_mm.data.spice import SpiceKeys, open_hdf5
 from mace_mm.elements import symbol
 from mace_mm.errors import DataError
 
