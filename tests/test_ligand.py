@@ -87,7 +87,7 @@ def test_damaged_and_incomplete_files_are_refused(tmp_path: Path) -> None:
         load_ligand(written("text.sdf", "not a molecule"))
     with pytest.raises(InputError, match="is not an SD file"):
         load_ligand(written("empty.sdf", ""))
-    with pytest.raises(InputError, match="holds no atoms"):
+    with pytest.raises(InputError, match="is not a PDB file"):
         load_ligand(written("empty.pdb", "END\n"))
     with pytest.raises(InputError, match="a ligand file ends in"):
         load_ligand(written("ligand.xyz", "0\n"))

@@ -107,7 +107,7 @@ def _check_features(file: TorchFile, problems: Problems) -> None:
         problems.unless(attribute(block, "cueq_config") is None, "cuEquivariance weight layout")
     for i, block in enumerate(submodules(submodule(root, "products"))):
         problems.unless(attribute(block, "cueq_config") is None, "cuEquivariance weight layout")
-        contraction = submodule(block, "symmetriccontractions")
+        contraction = submodule(block, "symmetric_contractions")
         known = contraction is not None and submodule(contraction, "contractions") is not None
         problems.unless(known, f"product block of layer {i}")
     radial = submodule(root, "radial_embedding")

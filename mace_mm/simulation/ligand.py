@@ -145,7 +145,7 @@ def _from_rdkit(molecule: Chem.Mol, name: str) -> Ligand:
 def _from_pdb(path: Path) -> Ligand:
     try:
         pdb = app.PDBFile(str(path))
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError, AttributeError) as error:
         raise InputError(f"{path} is not a PDB file that OpenMM can read: {error}") from error
     if pdb.topology.getNumAtoms() == 0:
         raise InputError(f"{path} holds no atoms")

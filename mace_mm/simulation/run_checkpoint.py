@@ -1,10 +1,10 @@
 """The checkpoint of a run: one JSON file, replaced atomically."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.errors import ConfigError, DataError
 
 FORMAT_VERSION = 1
@@ -33,12 +33,7 @@ class RunCheckpoint:
 def save_checkpoint(path: Path, checkpoint: RunCheckpoint) -> None:
     """Write a checkpoint; a crash leaves the former one intact."""
     content = json.dumps({"format": FORMAT_VERSION, **asdict(checkpoint)})
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomically(path, content.encode())
 
 
 def load_checkpoint(path: Path, identity: dict[str, str]) -> RunCheckpoint:
