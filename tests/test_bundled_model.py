@@ -1,0 +1,67 @@
+"""The model that ships with the package: present, small, documented and safe to start from."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mace_mm.deploy.archive import Archive
+from mace_mm.deploy.open_model import bundled_path, open_model
+from mace_mm.elements import covalent_radius
+from mace_mm.graph.batching import build_graph
+from mace_mm.graph.molecule import Molecule
+
+MAX_BYTES = 5_000_000
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Archive:
+    return open_model()
+
+
+def energy(archive: Archive, numbers: list[int], positions: np.ndarray) -> float:
+    molecule = Molecule(atomic_numbers=np.array(numbers), positions=positions)
+    graph = build_graph(molecule, archive.config.atomic_numbers, archive.config.r_max)
+    return float(archive.potential(graph).interaction_energy)
+
+
+def test_file_is_small_and_its_card_tells_which_weights_it_describes(bundled: Archive) -> None:
+    path = bundled_path()
+    assert path.stat().st_size < MAX_BYTES
+    card = path.with_suffix(".md").read_text()
+    assert bundled.sha256 in card
+    assert bundled.metadata.weights_licence == "MIT"
+    measured = json.loads(path.with_suffix(".json").read_text())
+    for subset in measured.values():
+        assert str(subset["force_mae_mev_per_A"]) in card
+
+
+def test_one_atom_has_the_energy_of_the_isolated_atom(bundled: Archive) -> None:
+    for z in bundled.config.atomic_numbers:
+        assert energy(bundled, [z], np.zeros((1, 3))) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_every_pair_of_elements_repels_at_short_distance(bundled: Archive) -> None:
+    elements = bundled.config.atomic_numbers
+    for i, a in enumerate(elements):
+        for b in elements[: i + 1]:
+            scale = covalent_radius(a) + covalent_radius(b)
+            distances = np.array([0.2, 0.3, 0.4]) * scale
+            energies = [
+                energy(bundled, [a, b], np.array([[0, 0, 0], [0, 0, d]])) for d in distances
+            ]
+            assert energies[0] > energies[1] > energies[2], (a, b, energies)
+
+
+def test_force_errors_on_foreign_labels_are_those_of_the_card(bundled, shared_dir) -> None:
+    ase_io = pytest.importorskip("ase.io")
+    path = shared_dir / "data" / "spice-labelled" / "water_test.xyz"
+    differences = []
+    for atoms in ase_io.read(path, ":"):
+        molecule = Molecule(atomic_numbers=atoms.numbers, positions=atoms.positions)
+        graph = build_graph(molecule, bundled.config.atomic_numbers, bundled.config.r_max)
+        forces = bundled.potential(graph).forces.detach().numpy()
+        differences.append(np.abs(forces - atoms.arrays["REF_forces"]).ravel())
+    measured = json.loads(bundled_path().with_suffix(".json").read_text())["water"]
+    mae = 1e3 * np.concatenate(differences).mean()
+    assert mae == pytest.approx(measured["force_mae_mev_per_A"], abs=0.2)
