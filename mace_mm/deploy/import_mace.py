@@ -145,7 +145,8 @@ def _config(root: Inert, problems: Problems) -> MACEConfig:
     widths = [tensor(layer, "weight").shape for layer in layers]
     last_readout = submodules(submodule(root, "readouts"))[-1]
     heads = tuple(str(h) for h in attribute(root, "heads") or ("default",))
-    readout = tensor(submodule(last_readout, "linear_2"), "weight").numel() // len(heads) ** 2
+    hidden = submodule(last_readout, "linear_2")
+    readout = 16 if hidden is None else tensor(hidden, "weight").numel() // len(heads) ** 2
     problems.unless(len(set(neighbors)) == 1, f"avg_num_neighbors {neighbors} differ by layer")
     problems.unless(list(elements) == sorted(elements), f"unsorted elements {elements}")
     if repulsion is not None:

@@ -72,8 +72,13 @@ def fill_network(network: MACE, root: Inert, problems: Problems) -> None:
     interactions = submodules(submodule(root, "interactions"))
     products = submodules(submodule(root, "products"))
     readouts = submodules(submodule(root, "readouts"))
+    # The file's prefactor carries the rounding of the precision it was stored in.
+    stored = tensor(submodule(radial, "bessel_fn"), "prefactor")
+    prefactor = float(stored) / network.radial_basis.prefactor
     for i, layer in enumerate(network.layers):
         _fill_interaction(layer.interaction, interactions[i], f"layer {i}", problems)
+        with torch.no_grad():
+            layer.interaction.radial.weights[0].mul_(prefactor)
         _fill_product(layer.product, products[i], config, i, problems)
         _fill_readout(network.readouts[i], readouts[i], f"readout {i}", problems)
     scale_shift = submodule(root, "scale_shift")

@@ -27,7 +27,7 @@ class MACEConfig:
         n_radial: number of Bessel functions.
         cutoff_p: exponent p of the polynomial envelope.
         radial_mlp: hidden widths of the radial network.
-        readout_mlp: hidden width of the last layer's readout.
+        readout_mlp: hidden width of the last layer's readout; a one-layer network has none.
         avg_num_neighbors: the sum over neighbors is divided by this.
         residual_first: the first layer has a residual connection (RealAgnosticResidual...).
         pair_repulsion: add the Ziegler-Biersack-Littmark repulsion.

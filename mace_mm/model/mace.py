@@ -77,7 +77,11 @@ class MACE(nn.Module):
         readouts: list[nn.Module] = [
             LinearReadout(config.channels, n_heads) for _ in range(config.n_layers - 1)
         ]
-        readouts.append(NonlinearReadout(config.channels, config.readout_mlp, n_heads))
+        if config.n_layers > 1:
+            readouts.append(NonlinearReadout(config.channels, config.readout_mlp, n_heads))
+        else:
+            # As published: a network of one layer has a linear readout only.
+            readouts.append(LinearReadout(config.channels, n_heads))
         self.readouts = nn.ModuleList(readouts)
         self.repulsion = (
             ZBL(config.atomic_numbers, config.cutoff_p) if config.pair_repulsion else NoRepulsion()
