@@ -300,6 +300,19 @@ def test_a_damaged_group_costs_only_itself(tmp_path, damage, message):
     assert len(source.problems) == 1 and "'b'" in source.problems[0]
 
 
+def test_a_group_without_conformations_is_listed(tmp_path):
+    path = tmp_path / "data.hdf5"
+    write_spice(path, [conformers(name) for name in "abc"])
+    with h5py.File(path, "a") as file:
+        for key in ("conformations", "dft_total_energy", "dft_total_gradient"):
+            attributes = dict(file["b"][key].attrs)
+            del file["b"][key]
+            file["b"].create_dataset(key, data=np.zeros(0)).attrs.update(attributes)
+    source = SpiceFile(path)
+    assert source.empty == ["b"] and [e.name for e in source.entries] == ["a", "c"]
+    assert len(source) == 8 and not source.problems
+
+
 def test_a_frame_that_is_not_finite_is_named(tmp_path):
     path = tmp_path / "data.hdf5"
     write_spice(path, [conformers()])

@@ -78,6 +78,7 @@ class SpiceFile:
         entries: the molecules, in the file's order.
         problems: one line for each group left out as damaged.
         unlabelled: names of the groups left out because they lack the labels named in `keys`.
+        empty: names of the groups without a conformation (the releases hold a few).
 
     Raises:
         DataError: the file is missing, truncated or damaged, or (strict) a group is incomplete,
@@ -98,6 +99,7 @@ class SpiceFile:
         self._counts: list[int] = []
         self.problems: list[str] = []
         self.unlabelled: list[str] = []
+        self.empty: list[str] = []
         self._cache_bytes = cache_bytes
         self._cache: OrderedDict[int, ConformerSet] = OrderedDict()
         self._held = 0
@@ -166,9 +168,9 @@ class SpiceFile:
                     _LOG.warning("left out %s", line)
                     self.problems.append(line)
                     continue
-                if entry is None:
-                    self.unlabelled.append(name)
-                else:
+                if n_frames == 0:
+                    (self.unlabelled if entry is None else self.empty).append(name)
+                elif entry is not None:
                     self.entries.append(entry)
                     self._counts.append(n_frames)
 
@@ -205,6 +207,8 @@ def _scan_group(group: h5py.Group, name: str, keys: SpiceKeys) -> tuple[Molecule
     smiles = _text(group, "smiles")
     shape = group["conformations"].shape
     numbers = _atomic_numbers(group, smiles)
+    if shape[0] == 0:
+        return MoleculeEntry(name=name, atomic_numbers=numbers), 0
     if len(shape) != 3 or shape[1:] != (numbers.size, 3):
         raise DataError(f"conformations must be (n, {numbers.size}, 3), got {shape}")
     expected: dict[str | None, tuple[int, ...]] = {keys.energy: shape[:1], keys.gradient: shape}
