@@ -11,7 +11,6 @@ from mace_mm.deploy.safe_pickle import Inert, attribute, submodule, submodules, 
 from mace_mm.errors import UnsupportedModelError
 from mace_mm.model.config import MACEConfig
 from mace_mm.model.couplings import monomial_coefficients, sorted_monomials, symmetric_coupling
-from mace_mm.model.mace import MACE
 
 
 class Problems:
@@ -52,7 +51,7 @@ def contractions(product: Inert) -> list[Inert]:
     return submodules(submodule(submodule(product, "symmetric_contractions"), "contractions"))
 
 
-def fill_network(network: MACE, root: Inert, problems: Problems) -> None:
+def fill_network(network: Any, root: Inert, problems: Problems) -> None:
     """Copy every weight, checking that sizes agree."""
     config = network.config
     embedding = submodule(submodule(root, "node_embedding"), "linear")
