@@ -6,11 +6,14 @@ A command file imports the heavy parts of the package inside its function, so th
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import typer
 from rich.console import Console
 
+from mace_mm import __version__
+from mace_mm.cli.evaluate import evaluate
+from mace_mm.cli.import_model import import_model
+from mace_mm.cli.info import info
 from mace_mm.errors import MaceMMError
 
 app = typer.Typer(
@@ -26,7 +29,7 @@ _DEBUG = "--debug"
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        Console().print(f"mace_mm {version('mace_mm')}", highlight=False)
+        Console().print(f"mace_mm {__version__}", highlight=False)
         raise typer.Exit()
 
 
@@ -42,6 +45,11 @@ def _root(
     ),
 ) -> None:
     """MACE potentials for molecular simulation."""
+
+
+app.command("import")(import_model)
+app.command()(info)
+app.command()(evaluate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

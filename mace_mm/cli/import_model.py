@@ -1,0 +1,28 @@
+"""``mace-mm import``: a published mace-torch model becomes an archive."""
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+
+def import_model(
+    file: Path = typer.Argument(..., metavar="FILE", help="A mace-torch .model file."),
+    output: Path = typer.Option(..., "--output", "-o", help="The archive to write."),
+    head: str | None = typer.Option(None, help="Which head, where the model has several."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing archive."),
+) -> None:
+    """Turn a published mace-torch model into an archive, without running the file's code."""
+    from mace_mm.deploy.archive import save_archive
+    from mace_mm.deploy.open_model import open_model
+    from mace_mm.errors import ConfigError
+
+    if output.exists() and not overwrite:
+        raise ConfigError(f"{output} exists: name another file or give --overwrite")
+    archive = open_model(file, head=head)
+    save_archive(output, archive)
+    Console(soft_wrap=True).print(
+        f"wrote {output}: {archive.metadata.name}, {len(archive.config.atomic_numbers)} elements",
+        markup=False,
+        highlight=False,
+    )
