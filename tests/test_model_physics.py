@@ -1,6 +1,7 @@
 """Symmetries, derivatives and limits of the network, for every kind of layout it supports."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mace_mm.model.couplings import symmetric_coupling
 from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential, Prediction
 from mace_mm.model.spherical_harmonics import spherical_harmonics
+from mace_mm.model.wigner import wigner_3j
 
 BASE = MACEConfig(atomic_numbers=(1, 6, 8), r_max=3.5, channels=6, avg_num_neighbors=5.0)
 LAYOUTS = {
@@ -82,6 +84,13 @@ def test_harmonics_are_those_of_e3nn() -> None:
     for l_max in range(4):
         got = spherical_harmonics(vectors, l_max)
         torch.testing.assert_close(got, want[:, : (l_max + 1) ** 2], rtol=0, atol=1e-13)
+
+
+def test_wigner_symbols_are_those_of_e3nn() -> None:
+    for l1, l2 in itertools.product(range(7), range(4)):
+        for l3 in range(abs(l1 - l2), min(l1 + l2, 6) + 1):
+            want = o3.wigner_3j(l1, l2, l3, dtype=torch.float64).numpy()
+            np.testing.assert_allclose(wigner_3j(l1, l2, l3), want, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize(("l_out", "n_paths"), [(0, 8), (1, 12), (2, 14)])

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
-from e3nn import o3
+
+from mace_mm.model.wigner import wigner_3j
 
 # Symmetrised couplings that are linearly dependent have a residual of rounding size, 1e-15;
 # independent ones stay above 1e-2.
@@ -49,11 +49,6 @@ class SymmetricCoupling:
 def lm_slice(degree: int) -> slice:
     """Where the 2 l + 1 components of ``degree`` stand among all components up to l_max."""
     return slice(degree**2, (degree + 1) ** 2)
-
-
-def wigner_3j(l1: int, l2: int, l3: int) -> np.ndarray:
-    """e3nn's real Wigner 3j symbol, (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) float64, unit norm."""
-    return o3.wigner_3j(l1, l2, l3, dtype=torch.float64).numpy()
 
 
 def convolution_paths(hidden_l_max: int, l_max: int) -> list[ConvolutionPath]:
@@ -108,13 +103,11 @@ def monomial_coefficients(tensor: np.ndarray, monomials: np.ndarray) -> np.ndarr
         (n_monomials, n_out): the sum over the distinct orders of each monomial's indices.
     """
     nu = monomials.shape[1]
-    # Summing over all nu! orders counts an order once for every way to permute equal indices.
-    repeats = np.array(
-        [
-            math.prod(math.factorial(int(n)) for n in np.unique(m, return_counts=True)[1])
-            for m in monomials
-        ]
-    )
+    # Summing over all nu! orders counts an order once for every way to permute equal indices:
+    # n! for n equal ones, the product of each one's place in its run.
+    repeats = np.ones(len(monomials))
+    for place in range(nu):
+        repeats *= (monomials[:, : place + 1] == monomials[:, place : place + 1]).sum(axis=1)
     total = sum(
         tensor[tuple(monomials[:, axis] for axis in order)]
         for order in itertools.permutations(range(nu))

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from mace_mm.model.config import MACEConfig
-from mace_mm.model.couplings import convolution_paths, wigner_3j
+from mace_mm.model.couplings import convolution_paths
 from mace_mm.model.linear import EquivariantLinear, PathLinear, SpeciesLinear
 from mace_mm.model.radial import RadialMLP
+from mace_mm.model.wigner import wigner_3j
 
 
 class Convolution(nn.Module):
