@@ -42,9 +42,17 @@ def graph_of(structure: dict, potential, dtype: torch.dtype) -> Graph:
     )
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_import_reproduces_reference(name: str, shared_dir: Path) -> None:
-    folder = shared_dir / "reference"
+@pytest.fixture(params=MODELS)
+def reference(request: pytest.FixtureRequest) -> tuple[Path, str]:
+    """Folder and name of a model; two of them lie beside the tests."""
+    bundled = Path(__file__).parent / "data" / "reference"
+    if (bundled / f"{request.param}.model").exists():
+        return bundled, request.param
+    return request.getfixturevalue("shared_dir") / "reference", request.param
+
+
+def test_import_reproduces_reference(reference: tuple[Path, str]) -> None:
+    folder, name = reference
     structures = json.loads((folder / "structures.json").read_text())
     expected = json.loads((folder / f"{name}.json").read_text())
     potential = import_mace(folder / f"{name}.model")
