@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mace_mm import __version__
 from mace_mm.cli.evaluate import evaluate
+from mace_mm.cli.generate import generate
 from mace_mm.cli.import_model import import_model
 from mace_mm.cli.info import info
 from mace_mm.errors import MaceMMError
@@ -50,6 +51,7 @@ def _root(
 app.command("import")(import_model)
 app.command()(info)
 app.command()(evaluate)
+app.command()(generate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,55 @@
+"""Labels of any ASE calculator, by name."""
+
+from importlib.metadata import version
+
+import numpy as np
+
+from mace_mm.elements import symbol
+from mace_mm.generation.calculators import make_calculator
+from mace_mm.generation.label_settings import LabelSettings
+from mace_mm.generation.labelling import LabelError, provenance
+
+
+class ASEProgram:
+    """Single points of an ASE calculator; ``options`` are its arguments."""
+
+    def __init__(self, settings: LabelSettings) -> None:
+        self._name = str(settings.program)
+        self._options = dict(settings.options)
+        make_calculator(self._name, self._options)
+        self.provenance = provenance(settings, ase=version("ase"))
+
+    def single_point(
+        self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int
+    ) -> tuple[float, np.ndarray]:
+        """See `SinglePointProgram`. The charge goes to the calculator as ASE's convention has it:
+        as initial charges that sum to it, and in ``atoms.info["charge"]``.
+        """
+        from ase import Atoms
+        from ase.calculators.calculator import (
+            CalculationFailed,
+            InputError,
+            PropertyNotImplementedError,
+            SCFError,
+        )
+
+        atoms = Atoms(numbers=atomic_numbers, positions=positions)
+        atoms.set_initial_charges(np.full(len(atoms), charge / len(atoms)))
+        atoms.info["charge"] = charge
+        atoms.calc = make_calculator(self._name, self._options)
+        try:
+            return float(atoms.get_potential_energy()), np.asarray(atoms.get_forces())
+        except (
+            CalculationFailed,
+            SCFError,
+            InputError,
+            PropertyNotImplementedError,
+            NotImplementedError,
+            RuntimeError,
+            ValueError,
+        ) as error:
+            raise LabelError(f"{self._name}: {type(error).__name__}: {error}") from error
+
+    def atom_energy(self, atomic_number: int) -> float:
+        """Programs differ in how they take a spin, so ``atom_energies`` has to name them all."""
+        raise LabelError(f"atom_energies wants {symbol(atomic_number)} too, in hartree")

@@ -1,0 +1,184 @@
+"""Labels of frames by a level of theory; a failed label is a reason, never a number."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from mace_mm.elements import atomic_number, symbol
+from mace_mm.errors import DataError
+from mace_mm.generation.label_settings import LabelSettings
+from mace_mm.units import HARTREE_TO_EV
+
+
+class LabelError(DataError):
+    """A calculation that failed or did not converge: the frame gets no label."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameLabels:
+    """Labels of the frames of one molecule; frames without a label are named in ``failures``.
+
+    Attributes:
+        energies: (n_frames,) total energies, eV; NaN where failed.
+        forces: (n_frames, n_atoms, 3) eV/Å; NaN where failed.
+        energy_std: (n_frames,) standard deviation of a committee, eV; None without a committee.
+        force_std: (n_frames, n_atoms, 3) eV/Å; None without a committee.
+        failures: frame -> reason.
+        atom_energies: atomic number -> energy of the isolated atom, eV.
+        provenance: level of theory, programs and versions, settings.
+    """
+
+    energies: np.ndarray
+    forces: np.ndarray
+    energy_std: np.ndarray | None = None
+    force_std: np.ndarray | None = None
+    failures: dict[int, str] = field(default_factory=dict)
+    atom_energies: dict[int, float]
+    provenance: dict[str, str]
+
+    def __post_init__(self) -> None:
+        finite = np.isfinite(self.energies) & np.isfinite(self.forces).all(axis=(1, 2))
+        labelled = np.ones(len(self.energies), dtype=bool)
+        labelled[list(self.failures)] = False
+        if (finite != labelled).any():
+            frame = int(np.flatnonzero(finite != labelled)[0])
+            raise DataError(f"frame {frame}: a label must be finite or have a reason for failing")
+
+
+class Labeler(Protocol):
+    """A level of theory, ready to label the frames of any molecule."""
+
+    def label(self, atomic_numbers: np.ndarray, frames: np.ndarray, charge: int) -> FrameLabels:
+        """Label frames (n_frames, n_atoms, 3) Å of one molecule of total charge ``charge`` e."""
+        ...
+
+
+class SinglePointProgram(Protocol):
+    """A program that computes one structure at a time."""
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Names and versions of the programs."""
+        ...
+
+    def single_point(
+        self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int
+    ) -> tuple[float, np.ndarray]:
+        """Energy (eV) and forces (n_atoms, 3) eV/Å at positions (n_atoms, 3) Å, or LabelError."""
+        ...
+
+    def atom_energy(self, atomic_number: int) -> float:
+        """Energy of the isolated neutral atom in its ground state, eV, or LabelError."""
+        ...
+
+
+class FrameByFrame:
+    """Labels with a single-point program, each frame from scratch and on its own.
+
+    Args:
+        program: computes one structure.
+        atom_energies: symbol -> hartree, instead of the program's own.
+    """
+
+    def __init__(
+        self, program: SinglePointProgram, atom_energies: dict[str, float] | None = None
+    ) -> None:
+        self.program = program
+        self._atoms = {
+            atomic_number(s): energy * HARTREE_TO_EV for s, energy in (atom_energies or {}).items()
+        }
+
+    def label(self, atomic_numbers: np.ndarray, frames: np.ndarray, charge: int) -> FrameLabels:
+        """See `Labeler.label`; a frame that fails costs only itself."""
+        energies = np.full(len(frames), np.nan)
+        forces = np.full(frames.shape, np.nan)
+        failures: dict[int, str] = {}
+        for i, positions in enumerate(frames):
+            try:
+                energy, force = self.program.single_point(atomic_numbers, positions, charge)
+                if not (np.isfinite(energy) and np.isfinite(force).all()):
+                    raise LabelError("the program returned values that are not finite")
+                energies[i], forces[i] = energy, force
+            except LabelError as error:
+                failures[i] = str(error)
+        return FrameLabels(
+            energies=energies,
+            forces=forces,
+            failures=failures,
+            atom_energies=self._atom_energies(atomic_numbers),
+            provenance=self.program.provenance,
+        )
+
+    def _atom_energies(self, atomic_numbers: np.ndarray) -> dict[int, float]:
+        for number in {int(z) for z in atomic_numbers} - set(self._atoms):
+            self._atoms[number] = self.program.atom_energy(number)
+        return {int(z): self._atoms[int(z)] for z in atomic_numbers}
+
+
+def label_frames(
+    settings: LabelSettings, atomic_numbers: np.ndarray, frames: np.ndarray, charge: int
+) -> FrameLabels:
+    """Label the frames of one molecule.
+
+    Args:
+        atomic_numbers: (n_atoms,).
+        frames: (n_frames, n_atoms, 3) Å.
+        charge: total charge, e.
+
+    Raises:
+        LabelError: the level of theory cannot describe this molecule at all.
+        DependencyError: the program is not installed.
+        ConfigError: the settings do not fit the program.
+    """
+    return _labeler(settings.model_dump_json()).label(atomic_numbers, frames, charge)
+
+
+# A process labels molecule after molecule: networks and libraries are loaded once.
+@lru_cache(maxsize=8)
+def _labeler(settings_json: str) -> Labeler:
+    settings = LabelSettings.model_validate_json(settings_json)
+    match settings.kind:
+        case "tblite":
+            from mace_mm.generation.label_tblite import TBLiteProgram
+
+            return FrameByFrame(TBLiteProgram(settings), settings.atom_energies)
+        case "ani":
+            from mace_mm.generation.label_ani import ANICommittee
+
+            return ANICommittee(settings)
+        case "pyscf":
+            from mace_mm.generation.label_pyscf import PySCFProgram
+
+            return FrameByFrame(PySCFProgram(settings), settings.atom_energies)
+        case "qcengine":
+            from mace_mm.generation.label_qcengine import QCEngineProgram
+
+            return FrameByFrame(QCEngineProgram(settings), settings.atom_energies)
+        case "ase":
+            from mace_mm.generation.label_ase import ASEProgram
+
+            return FrameByFrame(ASEProgram(settings), settings.atom_energies)
+
+
+def provenance(settings: LabelSettings, **programs: str) -> dict[str, str]:
+    """What is stored with labels: the level of theory, the settings and program versions."""
+    return {
+        "level_of_theory": settings.level_of_theory(),
+        "label_settings": settings.model_dump_json(exclude={"path"}, exclude_defaults=True),
+        "programs": ", ".join(f"{name} {version}" for name, version in sorted(programs.items())),
+    }
+
+
+def unpaired_electrons(number: int) -> int:
+    """Unpaired electrons of the isolated neutral atom in its ground state (Hund), H to Kr and I.
+
+    Raises:
+        LabelError: an element outside this table.
+    """
+    table = dict(enumerate((1, 0, 1, 0, 1, 2, 3, 2, 1, 0, 1, 0, 1, 2, 3, 2, 1, 0, 1, 0), start=1))
+    table.update({31: 1, 32: 2, 33: 3, 34: 2, 35: 1, 36: 0, 53: 1})
+    if number not in table:
+        raise LabelError(f"no ground state of the isolated atom {symbol(number)} is known")
+    return table[number]

@@ -1,0 +1,142 @@
+"""A whole dataset: from SMILES to SPICE's layout, whatever is killed on the way."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from mace_mm.data.spice import SpiceFile
+from mace_mm.errors import BackendError, DataError
+from mace_mm.generation.generate import Step, generate
+from mace_mm.generation.protocol import Protocol
+
+pytest.importorskip("tblite")
+
+
+def _protocol(**changes: object) -> Protocol:
+    content: dict[str, object] = {
+        "name": "test",
+        "seed": 11,
+        "molecules": {
+            "sources": [
+                {
+                    "kind": "smiles",
+                    "subset": "few",
+                    "smiles": {"water": "O", "ethanol": "CCO", "formamide": "NC=O"},
+                }
+            ]
+        },
+        "conformers": {"count": 2},
+        "sampling": {"duration_ps": 0.1, "frames_per_conformer": 3},
+        "selection": {"count": 4},
+        "cold": {"count": 2, "duration_ps": 0.05},
+        "dimers": [{"count": 2, "orientations": 1, "distances": [2.0, 3.0, 4.0]}],
+        "clusters": [{"count": 1, "n_solvent": [2, 3], "packings": 1}],
+        "labels": [{"name": "gfn2", "kind": "tblite", "method": "GFN2-xTB"}],
+    }
+    return Protocol.model_validate({**content, **changes})
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_result_is_a_spice_file_with_its_protocol(tmp_path: Path) -> None:
+    protocol = _protocol()
+    report = generate(protocol, tmp_path)
+    path = tmp_path / "test-gfn2.h5"
+    file = SpiceFile(path)
+    entries = {entry.name: file.conformers(i) for i, entry in enumerate(file.entries)}
+    assert set(entries) >= {"water", "ethanol", "formamide"}
+    assert len(entries) == 6
+    assert entries["ethanol"].n_frames == 6
+    assert report.frames["scan"] == 6
+    assert entries["ethanol"].level_of_theory == "GFN2-xTB"
+    with h5py.File(path) as h5:
+        assert yaml.safe_load(h5.attrs["protocol"])["seed"] == 11
+        group = h5["ethanol"]
+        assert "tblite " in group.attrs["programs"]
+        assert set(group) >= {
+            "smiles",
+            "subset",
+            "atomic_numbers",
+            "conformations",
+            "formation_energy",
+            "dft_total_energy",
+            "dft_total_gradient",
+        }
+        assert list(group["frame_origin"]) == [b"hot"] * 4 + [b"cold"] * 2
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["datasets"]["gfn2"]["frames"] == len(file)
+    # Cold frames are colder than hot ones: their mean energy is lower.
+    energies = entries["ethanol"].energies
+    assert energies is not None
+    assert energies[4:].mean() < energies[:4].mean()
+
+
+def test_worker_processes_make_the_same_bytes(tmp_path: Path) -> None:
+    generate(_protocol(), tmp_path / "here")
+    execution = {"kind": "local", "workers": 2}
+    generate(_protocol(execution=execution), tmp_path / "there")
+    name = "test-gfn2.h5"
+    assert _digest(tmp_path / "here" / name) == _digest(tmp_path / "there" / name)
+
+
+def test_an_item_does_not_depend_on_its_company(tmp_path: Path) -> None:
+    generate(_protocol(dimers=[], clusters=[]), tmp_path / "three")
+    source = {"kind": "smiles", "subset": "few", "smiles": {"ethanol": "OCC"}}
+    alone = _protocol(molecules={"sources": [source]}, dimers=[], clusters=[])
+    generate(alone, tmp_path / "one")
+    with (
+        h5py.File(tmp_path / "three" / "test-gfn2.h5") as three,
+        h5py.File(tmp_path / "one" / "test-gfn2.h5") as one,
+    ):
+        for key in ("conformations", "dft_total_energy", "dft_total_gradient"):
+            np.testing.assert_array_equal(one["ethanol"][key][()], three["ethanol"][key][()])
+
+
+def test_steps_go_on_from_each_other_and_redo_only_what_changed(tmp_path: Path) -> None:
+    report = generate(_protocol(), tmp_path, until=Step.SAMPLE)
+    assert report.speeds["sampling"]["items"] == 6
+    assert not (tmp_path / "test-gfn2.h5").exists()
+    report = generate(_protocol(), tmp_path)
+    assert report.speeds["sampling"]["items"] == 0
+    assert report.speeds["label gfn2"]["items"] == 6
+    labels = [{"name": "gfn1", "kind": "tblite", "method": "GFN1-xTB"}]
+    report = generate(_protocol(labels=labels), tmp_path)
+    assert report.speeds["sampling"]["items"] == 0
+    assert report.speeds["label gfn1"]["items"] == 6
+
+
+def test_a_damaged_record_is_made_again_with_a_line_in_the_report(tmp_path: Path) -> None:
+    generate(_protocol(), tmp_path)
+    before = _digest(tmp_path / "test-gfn2.h5")
+    record = sorted((tmp_path / "work" / "frames").glob("*/*.npz"))[0]
+    record.write_bytes(record.read_bytes()[:-100])
+    report = generate(_protocol(), tmp_path)
+    assert report.speeds["sampling"]["items"] == 1
+    assert any("damaged" in note.reason for note in report.notes)
+    assert _digest(tmp_path / "test-gfn2.h5") == before
+
+
+def test_two_drivers_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    from mace_mm.generation.pipeline import open_workplace
+
+    with (
+        open_workplace(tmp_path, _protocol()),
+        pytest.raises(BackendError, match="another process"),
+    ):
+        generate(_protocol(), tmp_path)
+
+
+def test_no_label_is_no_dataset(tmp_path: Path) -> None:
+    # One SCF cycle converges nothing.
+    labels = [{"name": "bad", "kind": "tblite", "method": "GFN2-xTB", "options": {"max-iter": 1}}]
+    with pytest.raises(DataError, match="no frame of test has a label bad"):
+        generate(_protocol(labels=labels), tmp_path)
+    assert not list(tmp_path.glob("*.h5"))
+    assert "not converged" in (tmp_path / "report.txt").read_text()
