@@ -133,6 +133,17 @@ def test_random_walk_with_a_breathing_box_never_misses_a_pair():
     assert 2 <= finder.n_builds <= 30
 
 
+def test_order_of_the_list_does_not_depend_on_where_it_was_built():
+    positions, cell, pbc = tensors(*case("triclinic"))
+    elsewhere = VerletList(CUTOFF, skin=1.0)
+    elsewhere(positions + 0.2 * torch.sin(torch.arange(75).view(25, 3)), cell, pbc)
+    for got, want in zip(
+        elsewhere(positions, cell, pbc), VerletList(CUTOFF)(positions, cell, pbc), strict=True
+    ):
+        assert torch.equal(got, want)
+    assert elsewhere.n_builds == 1
+
+
 def test_two_systems_may_share_one_list():
     finder = VerletList(CUTOFF)
     for name in ("triclinic", "vacuum", "large box") * 2:
@@ -186,5 +197,9 @@ def test_bad_input_is_named():
         neighbor_list(positions, -1.0)
     with pytest.raises(InputError, match="shape"):
         neighbor_list(positions[:, :2], CUTOFF)
+    together = positions.copy()
+    together[7] = together[2] + cell[1]
+    with pytest.raises(torch.jit.Error, match="atoms 2 and 7 coincide|atoms 7 and 2 coincide"):
+        finder(*tensors(together, cell, pbc))
     with pytest.raises(GeometryError, match="too far apart"):
         full_neighbor_list(*tensors(positions * 1e9, None, pbc), CUTOFF, one_bin_pairs=0)

@@ -110,7 +110,7 @@ def column_pairs(
 def close_pairs(
     points: torch.Tensor, own: torch.Tensor, cutoff: float, one_bin_pairs: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs of a center and a point closer than the cutoff, sorted by center.
+    """Pairs of a center and a point closer than the cutoff.
 
     Args:
         points: (n_points, 3), Å.
@@ -147,12 +147,26 @@ def close_pairs(
             kept = torch.nonzero(close).squeeze(1)
             found_centers.append(centers.index_select(0, kept))
             found_partners.append(partners.index_select(0, kept))
-    all_centers = torch.cat(found_centers)
-    by_center = torch.argsort(all_centers, stable=True)
-    return (
-        all_centers.index_select(0, by_center),
-        torch.cat(found_partners).index_select(0, by_center),
-    )
+    return torch.cat(found_centers), torch.cat(found_partners)
+
+
+def canonical_order(
+    senders: torch.Tensor, receivers: torch.Tensor, cell_shifts: torch.Tensor, n_atoms: int
+) -> torch.Tensor:
+    """Permutation that sorts edges by receiver, sender and shift.
+
+    Sums over neighbors then do not depend on when and where the list was built, so that a restarted
+    simulation repeats the undisturbed one bit for bit.
+    """
+    pairs = receivers * n_atoms + senders
+    shifts = cell_shifts.to(torch.int64)
+    width = int(shifts.abs().max()) if shifts.shape[0] > 0 else 0
+    if width == 0:
+        return torch.argsort(pairs)
+    side = 2 * width + 1
+    by_shift = torch.argsort((shifts[:, 0] * side + shifts[:, 1]) * side + shifts[:, 2])
+    by_pair = torch.argsort(pairs.index_select(0, by_shift), stable=True)
+    return by_shift.index_select(0, by_pair)
 
 
 def full_neighbor_list(
@@ -162,7 +176,7 @@ def full_neighbor_list(
     cutoff: float,
     one_bin_pairs: int = 262144,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Every pair closer than the cutoff, images included, sorted by receiver.
+    """Every pair closer than the cutoff, images included, sorted by receiver, sender, shift.
 
     The edge vector is ``positions[receivers] - positions[senders] + cell_shifts @ cell``.
 
@@ -204,4 +218,9 @@ def full_neighbor_list(
         - home.index_select(0, receiver)
         - shifts.index_select(0, image)
     )
-    return sender, receiver, cell_shifts
+    in_order = canonical_order(sender, receiver, cell_shifts, positions.shape[0])
+    return (
+        sender.index_select(0, in_order),
+        receiver.index_select(0, in_order),
+        cell_shifts.index_select(0, in_order),
+    )

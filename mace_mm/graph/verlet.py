@@ -5,7 +5,7 @@ L. Verlet, Phys. Rev. 159, 98 (1967). Plain torch that TorchScript compiles.
 
 import torch
 
-from mace_mm.errors import ConfigError
+from mace_mm.errors import ConfigError, GeometryError
 from mace_mm.graph.cell_list import full_neighbor_list
 
 
@@ -23,6 +23,7 @@ class VerletList(torch.nn.Module):
     Attributes:
         cutoff: Å.
         skin: Å.
+        coincident: atoms closer than this, in Å, are an error.
         n_builds: how often the list was built.
     """
 
@@ -41,6 +42,7 @@ class VerletList(torch.nn.Module):
             )
         self.cutoff = float(cutoff)
         self.skin = float(skin)
+        self.coincident = 1e-3
         self.n_builds = 0
         self.register_buffer("listed_senders", torch.zeros(0, dtype=torch.int64), False)
         self.register_buffer("listed_receivers", torch.zeros(0, dtype=torch.int64), False)
@@ -73,7 +75,7 @@ class VerletList(torch.nn.Module):
     def forward(
         self, positions: torch.Tensor, cell: torch.Tensor, pbc: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The full list of pairs closer than the cutoff, sorted by receiver.
+        """The full list of pairs closer than the cutoff, sorted by receiver, sender, shift.
 
         Args:
             positions: (n_atoms, 3), Å.
@@ -108,8 +110,14 @@ class VerletList(torch.nn.Module):
             - positions.index_select(0, self.listed_senders)
             + self.listed_shifts @ cell
         )
-        close = (vectors * vectors).sum(1) < self.cutoff * self.cutoff
-        kept = torch.nonzero(close).squeeze(1)
+        squared = (vectors * vectors).sum(1)
+        kept = torch.nonzero(squared < self.cutoff * self.cutoff).squeeze(1)
+        if kept.shape[0] > 0 and bool(squared.min() < self.coincident**2):
+            pair = int(squared.argmin())
+            first = int(self.listed_senders[pair])
+            second = int(self.listed_receivers[pair])
+            distance = float(squared.min().sqrt())
+            raise GeometryError(f"atoms {first} and {second} coincide: {distance} Å apart")
         return (
             self.listed_senders.index_select(0, kept),
             self.listed_receivers.index_select(0, kept),

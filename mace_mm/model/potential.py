@@ -52,7 +52,8 @@ class Potential(nn.Module):
         """Evaluate a batch.
 
         Args:
-            graph: the batch; positions in the dtype of the weights.
+            graph: the batch. Positions may be finer than the weights: edge vectors are formed in
+                their dtype and then rounded to that of the weights, which forces come in.
             head: (n_graphs,) which level of theory, the first if not given.
         """
         n_graphs = graph.cell.size(0)
@@ -60,7 +61,7 @@ class Potential(nn.Module):
             atom_head = torch.zeros_like(graph.species)
         else:
             atom_head = head.index_select(0, graph.graph_index)
-        vectors = edge_vectors(graph)
+        vectors = edge_vectors(graph).to(self.network.scale.dtype)
         if not vectors.requires_grad:
             vectors = vectors.detach().requires_grad_(True)
         interaction = self.network(
@@ -69,7 +70,7 @@ class Potential(nn.Module):
         gradient = _edge_gradient(interaction, vectors, self.training)
         if not self.training:
             interaction, vectors = interaction.detach(), vectors.detach()
-        forces = torch.zeros_like(graph.positions)
+        forces = torch.zeros_like(graph.positions, dtype=gradient.dtype)
         forces = forces.index_add(0, graph.senders, gradient)
         forces = forces.index_add(0, graph.receivers, -gradient)
         edge_graph = graph.graph_index.index_select(0, graph.senders)

@@ -1,0 +1,52 @@
+"""TorchScript: compiling a module, moving a compiled one through bytes, reading its errors.
+
+Every call of ``torch.jit`` that does work lives on this floor, so that another format can stand
+beside it.
+"""
+
+import io
+import re
+
+import torch
+from torch import nn
+
+from mace_mm import errors
+
+CompiledModule = torch.jit.ScriptModule
+CompiledError = torch.jit.Error
+
+# The last line of what the interpreter reports: the class and the message that were raised.
+_RAISED = re.compile(r"^mace_mm\.errors\.(\w+): (.*)", re.MULTILINE | re.DOTALL)
+
+
+def compile_module(module: nn.Module) -> CompiledModule:
+    """Compile a module in evaluation mode."""
+    return torch.jit.script(module.eval())
+
+
+def to_bytes(module: CompiledModule) -> bytes:
+    """Save a compiled module, weights and all."""
+    stream = io.BytesIO()
+    torch.jit.save(module, stream)
+    return stream.getvalue()
+
+
+def from_bytes(data: bytes, device: str | torch.device = "cpu") -> CompiledModule:
+    """Load what :func:`to_bytes` saved."""
+    return torch.jit.load(io.BytesIO(data), map_location=device)
+
+
+def raised_inside(error: Exception) -> errors.MaceMMError | None:
+    """The error of this package that compiled code raised, out of the interpreter's report.
+
+    Args:
+        error: what a compiled module, or OpenMM around one, raised.
+
+    Returns:
+        The error to raise in its place; None if it is none of ours.
+    """
+    found = _RAISED.search(str(error))
+    if found is None:
+        return None
+    kind = getattr(errors, found.group(1), errors.MaceMMError)
+    return kind(found.group(2).strip())

@@ -1,0 +1,142 @@
+"""MACE as an ASE calculator."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from mace_mm.deploy.archive import Archive
+from mace_mm.deploy.open_model import open_model
+from mace_mm.errors import ConfigError, InputError
+from mace_mm.graph.molecule import check_cell, check_positions
+from mace_mm.model.potential import Prediction
+from mace_mm.simulation.evaluator import DEFAULT_SKIN, Evaluator, build_evaluator, checked_device
+
+Source = str | Path | Archive
+PROPERTIES = ("energy", "free_energy", "interaction_energy", "energies", "forces", "stress")
+
+
+class MACECalculator(Calculator):
+    """Energies in eV, forces in eV/Å and stress in eV/Å³ for ASE.
+
+    Properties: ``energy`` and ``free_energy`` (with the energies of isolated atoms),
+    ``interaction_energy`` (without), ``energies`` (n_atoms,), ``forces`` (n_atoms, 3), and where
+    the cell has a volume ``stress`` (6,) in Voigt order. With several models these are means over
+    the committee, and ``energy_std``, ``interaction_energy_std``, ``energies_std``, ``forces_std``,
+    ``stress_std`` the sample standard deviations over its members (n - 1 in the denominator).
+    """
+
+    implemented_properties = list(PROPERTIES)
+
+    def __init__(
+        self,
+        model: Source | Sequence[Source] | None = None,
+        device: str | None = "cpu",
+        precision: str = "single",
+        engine: str = "auto",
+        skin: float = DEFAULT_SKIN,
+    ) -> None:
+        """
+        Args:
+            model: None for the bundled model; an archive or a published mace-torch `.model`, by
+                path or opened; or several of these, a committee.
+            device: "cpu", "cuda" or "cuda:N"; None for the GPU where there is one.
+            precision: "single" for dynamics, "double" for optimization and phonons.
+            engine: "reference" (plain torch), or "auto" for the fastest one present.
+            skin: extra radius of the neighbor list, Å.
+
+        Raises:
+            ArchiveError, UnsupportedModelError: a file that cannot be used.
+            BackendError: unknown precision, engine or device.
+            ConfigError: an empty committee.
+        """
+        super().__init__()
+        sources: list[Source | None]
+        sources = [model] if model is None or isinstance(model, Source) else list(model)
+        if not sources:
+            raise ConfigError("a committee needs at least one model, got an empty list")
+        self.archives = [m if isinstance(m, Archive) else open_model(m) for m in sources]
+        self._options: dict[str, Any] = {
+            "precision": precision,
+            "engine": engine,
+            "skin": skin,
+            "device": checked_device(device),
+        }
+        self._evaluators: list[Evaluator] = []
+        self._numbers: np.ndarray | None = None
+        # Options are checked now, not at the first energy.
+        for archive in self.archives:
+            build_evaluator(archive, archive.config.atomic_numbers[:1], **self._options)
+        if len(self.archives) > 1:
+            stds = [f"{name}_std" for name in PROPERTIES if name != "free_energy"]
+            self.implemented_properties = [*PROPERTIES, *stds]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Evaluate everything at once and store it in ``results``; called by ASE.
+
+        Raises:
+            InputError, ElementError, GeometryError: no atoms, an element the model does not know,
+                positions or a cell that are not physical.
+        """
+        super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms
+        positions, cell, pbc = self._geometry(atoms)
+        predictions = [evaluate(positions, cell, pbc) for evaluate in self._for_atoms(atoms)]
+        with_stress = atoms.cell.rank == 3
+        members = [_as_results(p, with_stress) for p in predictions]
+        self.results = dict(members[0])
+        if len(members) > 1:
+            for name in members[0]:
+                values = np.stack([member[name] for member in members])
+                self.results[name] = _plain(values.mean(axis=0))
+                self.results[f"{name}_std"] = _plain(values.std(axis=0, ddof=1))
+        self.results["free_energy"] = self.results["energy"]
+
+    def _geometry(self, atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        device = self._options["device"]
+        if len(atoms) == 0:
+            raise InputError("at least one atom is needed, got an empty Atoms object")
+        check_positions(atoms.positions, len(atoms))
+        if atoms.pbc.all():
+            check_cell(atoms.cell.array)
+        return (
+            torch.tensor(atoms.positions, dtype=torch.float64, device=device),
+            torch.tensor(atoms.cell.array, dtype=torch.float64, device=device),
+            torch.tensor(atoms.pbc, device=device),
+        )
+
+    def _for_atoms(self, atoms: Atoms) -> list[Evaluator]:
+        if self._numbers is None or not np.array_equal(self._numbers, atoms.numbers):
+            numbers = atoms.numbers.tolist()
+            self._evaluators = [
+                build_evaluator(archive, numbers, **self._options) for archive in self.archives
+            ]
+            self._numbers = atoms.numbers.copy()
+        return self._evaluators
+
+
+def _as_results(prediction: Prediction, with_stress: bool) -> dict[str, Any]:
+    results: dict[str, Any] = {
+        "energy": prediction.energy.item(),
+        "interaction_energy": prediction.interaction_energy.item(),
+        "energies": prediction.node_energies.detach().cpu().numpy(),
+        "forces": prediction.forces.to("cpu", torch.float64).numpy(),
+    }
+    if with_stress:
+        full = prediction.stress[0].to("cpu", torch.float64).numpy()
+        results["stress"] = full_3x3_to_voigt_6_stress(full)
+    return results
+
+
+def _plain(value: np.ndarray) -> Any:
+    return value.item() if value.ndim == 0 else value

@@ -1,0 +1,208 @@
+"""One seam for the three ways of calling torch from OpenMM.
+
+torchforce        openmm-torch's TorchForce: compiled module, no Python in a step
+pythontorchforce  openmm-torch's PythonTorchForce: Python, tensors that stay on the device
+pythonforce       OpenMM's own PythonForce: Python and NumPy, with any torch
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+
+from mace_mm.deploy.compile import (
+    CompiledError,
+    CompiledModule,
+    compile_module,
+    from_bytes,
+    raised_inside,
+    to_bytes,
+)
+from mace_mm.errors import BackendError
+from mace_mm.simulation.evaluator import Evaluator
+from mace_mm.simulation.openmm_module import OpenMMModule
+
+BACKENDS = ("auto", "torchforce", "pythontorchforce", "pythonforce")
+# The wheel of PyPI does not say which torch it was built against, and does not run with another.
+_TORCH_OF_WHEEL = {"1.5": "2.9."}
+
+_KERNEL = "CalcTorchForce"
+
+_log = logging.getLogger(__name__)
+
+
+class PythonComputation:
+    """What a PythonForce calls. Pickles, copies, and may be called from several threads."""
+
+    def __init__(self, module: CompiledModule, periodic: bool, device: str) -> None:
+        self._module = module
+        self._periodic = periodic
+        self._device = device
+        # The module keeps a neighbor list: contexts of one System take turns.
+        self._lock = threading.Lock()
+
+    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
+        """Energy in kJ/mol and forces (n_atoms, 3) in kJ/mol/nm of the atoms of the force.
+
+        Raises:
+            GeometryError: see :class:`mace_mm.simulation.evaluator.Evaluator`.
+        """
+        positions = torch.from_numpy(state.getPositions(asNumpy=True)._value)
+        energy, forces = self.evaluate(state, positions)
+        return energy.item(), forces.numpy()
+
+    def evaluate(
+        self, state: openmm.State, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the module on positions (n_atoms, 3) in nm and the box of the state."""
+        box = None
+        if self._periodic:
+            box = torch.from_numpy(state.getPeriodicBoxVectors(asNumpy=True)._value)
+        try:
+            with self._lock:
+                return self._module(positions, box)
+        except CompiledError as error:
+            raise (raised_inside(error) or error) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "module": to_bytes(self._module),
+            "periodic": self._periodic,
+            "device": self._device,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        device = state["device"]
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            _log.warning("the force was made for %s, torch sees no GPU: it runs on the CPU", device)
+            device = "cpu"
+        module = from_bytes(state["module"], device)
+        self.__init__(module, state["periodic"], device)  # type: ignore[misc]
+
+
+class TensorComputation(PythonComputation):
+    """What a PythonTorchForce calls: positions come and forces go as tensors."""
+
+    def __call__(  # type: ignore[override]
+        self, state: openmm.State, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.evaluate(state, positions)
+
+
+def make_force(
+    evaluator: Evaluator,
+    *,
+    atoms: Sequence[int] | None,
+    periodic: bool,
+    interaction_energy: bool,
+    backend: str = "auto",
+) -> openmm.Force:
+    """Make the OpenMM Force that evaluates some particles.
+
+    Args:
+        evaluator: of the atoms, in their order.
+        atoms: their particle indices, in any order; None for all particles of the System.
+        periodic: whether the force uses the periodic box.
+        interaction_energy: without the energies of isolated atoms, or with them.
+        backend: "torchforce", "pythontorchforce", "pythonforce" or "auto".
+
+    Raises:
+        BackendError: an unknown backend, or one that is not installed or does not load here.
+    """
+    name, reason = choose_backend(backend)
+    _log.info("OpenMM backend %s: %s", name, reason)
+    taken = None if atoms is None else [int(i) for i in atoms]
+    selected = taken is not None and name == "torchforce"
+    index = torch.tensor(taken, device=evaluator.species.device) if selected else None
+    module = OpenMMModule(evaluator, index, periodic, interaction_energy)
+    compiled = compile_module(module.to(evaluator.species.device))
+    if name == "torchforce":
+        force = _plugin().TorchForce(compiled)
+        force.setOutputsForces(True)
+    else:
+        device = str(evaluator.species.device)
+        if name == "pythonforce":
+            force = openmm.PythonForce(PythonComputation(compiled, periodic, device))
+        else:
+            computation = TensorComputation(compiled, periodic, device)
+            force = _plugin().PythonTorchForce(computation)
+        if taken is not None:
+            force.setParticles(taken)
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    force.setName("MACE")
+    return force
+
+
+def choose_backend(requested: str = "auto") -> tuple[str, str]:
+    """The backend to use and why.
+
+    Raises:
+        BackendError: unknown, not installed, or not loading.
+    """
+    if requested not in BACKENDS:
+        raise BackendError(f"backend must be one of {BACKENDS}, got {requested!r}")
+    if requested == "pythonforce":
+        return requested, "asked for"
+    if requested != "auto":
+        problem = backend_problem(requested)
+        if problem is not None:
+            raise BackendError(f"backend {requested!r} was asked for, but {problem}")
+        return requested, "asked for"
+    problems: list[str] = []
+    for name in ("torchforce", "pythontorchforce"):
+        problem = backend_problem(name)
+        if problem is None:
+            return name, "; ".join(["the plugin openmm-torch is installed", *problems])
+        problems.append(f"{name} is not used because {problem}")
+    return "pythonforce", "; ".join(problems)
+
+
+def backend_problem(name: str) -> str | None:
+    """Why a backend of the plugin cannot be used here; None if it can."""
+    if importlib.util.find_spec("openmmtorch") is None:
+        return "the package openmmtorch is not installed"
+    try:
+        needed = _TORCH_OF_WHEEL.get(importlib.metadata.version("openmmtorch"))
+    except importlib.metadata.PackageNotFoundError:
+        needed = None  # built with conda or from source, against the torch beside it
+    if needed is not None and not torch.__version__.startswith(needed):
+        return f"its wheel runs with torch {needed}x only, this is torch {torch.__version__}"
+    try:
+        plugin = _plugin()
+    except (ImportError, OSError) as error:
+        return f"openmmtorch does not load: {error}"
+    attribute = {"torchforce": "TorchForce", "pythontorchforce": "PythonTorchForce"}[name]
+    if not hasattr(plugin, attribute):
+        return f"this openmmtorch has no {attribute}"
+    return None
+
+
+def _plugin() -> ModuleType:
+    """Import openmmtorch, with its kernels.
+
+    OpenMM loads its plugins when it is imported; without torch in memory those of openmm-torch then
+    fail to find torch's libraries, and are loaded here for a second time.
+    """
+    plugin = importlib.import_module("openmmtorch")
+    folder = Path(openmm.version.openmm_library_path) / "plugins"
+    for i in range(openmm.Platform.getNumPlatforms()):
+        platform = openmm.Platform.getPlatform(i)
+        if platform.supportsKernels([_KERNEL]):
+            continue
+        for library in folder.glob(f"*OpenMMTorch{platform.getName()}.*"):
+            try:
+                openmm.Platform.loadPluginLibrary(str(library))
+            except openmm.OpenMMException as error:
+                _log.info("%s does not load: %s", library.name, error)
+    if not openmm.Platform.getPlatform("Reference").supportsKernels([_KERNEL]):
+        raise ImportError(f"no kernels of openmm-torch were found in {folder}")
+    return plugin

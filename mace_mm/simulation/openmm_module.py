@@ -1,0 +1,74 @@
+"""The evaluator in OpenMM's units, as TorchForce and PythonForce call it."""
+
+import torch
+from torch import nn
+
+from mace_mm.simulation.evaluator import Evaluator
+from mace_mm.units import EV_PER_ANGSTROM_TO_KJ_MOL_NM, EV_TO_KJ_MOL, NM_TO_ANGSTROM
+
+
+class OpenMMModule(nn.Module):
+    """Positions in nm to energy in kJ/mol and forces in kJ/mol/nm. TorchScript compiles it."""
+
+    atoms: torch.Tensor
+    pbc: torch.Tensor
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        atoms: torch.Tensor | None,
+        periodic: bool,
+        interaction_energy: bool,
+    ) -> None:
+        """
+        Args:
+            evaluator: of the atoms, in their order.
+            atoms: (n_atoms,) int64 particles to take, in any order; None if the positions that
+                come are those of the atoms already.
+            periodic: whether a box comes with the positions.
+            interaction_energy: without the energies of isolated atoms, or with them.
+        """
+        super().__init__()
+        self.evaluator = evaluator
+        self.selects = atoms is not None
+        self.periodic = periodic
+        self.interaction_energy = interaction_energy
+        self.nm_to_angstrom = NM_TO_ANGSTROM
+        self.ev_to_kj_mol = EV_TO_KJ_MOL
+        self.ev_per_angstrom_to_kj_mol_nm = EV_PER_ANGSTROM_TO_KJ_MOL_NM
+        taken = torch.zeros(0, dtype=torch.int64) if atoms is None else atoms
+        self.register_buffer("atoms", taken)
+        self.register_buffer("pbc", torch.tensor([periodic] * 3))
+
+    def forward(
+        self, positions: torch.Tensor, box: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Evaluate.
+
+        Args:
+            positions: (n_particles, 3), nm, any float dtype and device.
+            box: (3, 3) box vectors as rows, nm, where the force is periodic.
+
+        Returns:
+            energy () float64 kJ/mol, forces (n_particles, 3) kJ/mol/nm in the dtype and on the
+            device of the positions, zero on particles that were not taken.
+        """
+        # Geometry is done in float64 even where OpenMM computes in float32.
+        here = positions.detach().to(self.pbc.device, torch.float64) * self.nm_to_angstrom
+        if self.selects:
+            here = here.index_select(0, self.atoms)
+        if box is not None and self.periodic:
+            cell = box.detach().to(self.pbc.device, torch.float64) * self.nm_to_angstrom
+        else:
+            cell = torch.zeros([3, 3], dtype=torch.float64, device=self.pbc.device)
+        prediction = self.evaluator(here, cell, self.pbc)
+        energy = prediction.interaction_energy if self.interaction_energy else prediction.energy
+        forces = prediction.forces.to(torch.float64) * self.ev_per_angstrom_to_kj_mol_nm
+        if self.selects:
+            everywhere = torch.zeros(
+                [positions.shape[0], 3], dtype=torch.float64, device=self.pbc.device
+            )
+            forces = everywhere.index_copy(0, self.atoms, forces)
+        # OpenMM reads the memory of the forces directly: dtype and layout must be as expected.
+        forces = forces.to(positions.device, positions.dtype).contiguous()
+        return energy[0] * self.ev_to_kj_mol, forces

@@ -1,0 +1,94 @@
+"""The entry points of OpenMM-ML: who answers to ``MLPotential('mace')``.
+
+OpenMM-ML loads this file while it is being imported itself. So nothing but the standard library is
+imported at the top, the classes only look like OpenMM-ML's factories (whose module may not be
+complete yet), and nothing here may raise at import.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mace_mm.errors import ArchiveError, ConfigError
+
+if TYPE_CHECKING:
+    from openmmml.mlpotential import Embedding, MLPotentialImpl
+
+NAME = "mace"
+ALIAS = "mace-mm"
+# Names of OpenMM-ML for published models, and the files that mace-torch and OpenMM-ML keep them in.
+PUBLISHED_FILES = {
+    "mace-off23-small": "MACE-OFF23_small.model",
+    "mace-off23-medium": "MACE-OFF23_medium.model",
+    "mace-off23-large": "MACE-OFF23_large.model",
+    "mace-off24-medium": "MACE-OFF24_medium.model",
+}
+CACHES = ("~/.cache/mace", "~/.cache/openmm-ml")
+
+_log = logging.getLogger(__name__)
+
+
+class MacePotentialImplFactory:
+    """Makes :class:`mace_mm.simulation.openmm_potential.MacePotentialImpl` for OpenMM-ML."""
+
+    def createImpl(  # noqa: N802 (OpenMM-ML's name)
+        self, name: str, modelPath: str | Path | None = None, **unknown: Any
+    ) -> "MLPotentialImpl":
+        """Make the potential that ``MLPotential(name, modelPath=...)`` stands for.
+
+        Raises:
+            ConfigError: unknown arguments, or a path beside the name of a published model.
+            ArchiveError: the file is not there.
+        """
+        if unknown:
+            raise ConfigError(f"MLPotential({name!r}) takes modelPath, got also {sorted(unknown)}")
+        if name in PUBLISHED_FILES:
+            if modelPath is not None:
+                raise ConfigError(f"{name!r} names its model; use {NAME!r} with modelPath")
+            modelPath = published_file(name)
+        from mace_mm.simulation.openmm_potential import MacePotentialImpl
+
+        return MacePotentialImpl(modelPath)
+
+
+class MaceEmbeddingFactory:
+    """Registers the potentials for good; as an embedding, OpenMM-ML's mechanical one.
+
+    OpenMM-ML itself registers an implementation of 'mace', and whichever package is discovered last
+    wins. Embeddings are constructed after all potentials are registered, so that here the names are
+    taken whatever the order was.
+    """
+
+    def __init__(self) -> None:
+        from openmmml.mlpotential import MLPotential
+
+        for name in (NAME, ALIAS, *PUBLISHED_FILES):
+            MLPotential.registerImplFactory(name, MacePotentialImplFactory())
+
+    def createEmbedding(self, name: str) -> "Embedding":  # noqa: N802 (OpenMM-ML's name)
+        """The mechanical embedding."""
+        from openmmml.embeddings.mechanicalembedding import MechanicalEmbedding
+
+        return MechanicalEmbedding()
+
+
+def published_file(name: str) -> Path:
+    """The file of a published model where mace-torch or OpenMM-ML keep it.
+
+    Raises:
+        ArchiveError: it is in none of the places; the message lists them.
+    """
+    places = [Path(cache).expanduser() / PUBLISHED_FILES[name] for cache in CACHES]
+    for place in places:
+        if place.is_file():
+            _log.warning(
+                "%s: using %s; its publisher's licence (ASL, no commercial use) applies",
+                name,
+                place,
+            )
+            return place
+    listed = " or ".join(str(place) for place in places)
+    raise ArchiveError(
+        f"{name!r} needs the published file at {listed}, which does not exist: download it from "
+        f"its publisher to there, or use MLPotential({NAME!r}, modelPath=FILE)"
+    )

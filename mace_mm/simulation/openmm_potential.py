@@ -1,0 +1,107 @@
+"""What ``MLPotential('mace')`` of OpenMM-ML does."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import openmm
+from openmm import app
+from openmmml.mlpotential import MLPotentialImpl
+
+from mace_mm.deploy.archive import Archive
+from mace_mm.deploy.open_model import open_model
+from mace_mm.errors import ConfigError
+from mace_mm.simulation.evaluator import build_evaluator, checked_device
+from mace_mm.simulation.openmm_force import make_force
+from mace_mm.simulation.openmm_input import (
+    check_charge,
+    is_periodic,
+    ml_atoms,
+    wants_interaction_energy,
+)
+
+
+class MacePotentialImpl(MLPotentialImpl):
+    """MACE for OpenMM-ML.
+
+    ``MLPotential('mace')`` is the bundled model; ``MLPotential('mace', modelPath=FILE)`` an archive
+    or a published mace-torch `.model`. The file is read when the first System is made.
+    """
+
+    def __init__(self, model_path: str | Path | None = None) -> None:
+        self.model_path = model_path
+        self._archive: Archive | None = None
+
+    def addForces(  # noqa: N802 (OpenMM-ML's names)
+        self,
+        topology: app.Topology,
+        system: openmm.System,
+        atoms: Iterable[int] | None,
+        forceGroup: int,  # noqa: N803
+        *,
+        precision: str | None = None,
+        returnEnergyType: str = "interaction_energy",  # noqa: N803
+        device: str | None = None,
+        charge: int = 0,
+        multiplicity: int = 1,
+        backend: str = "auto",
+        engine: str = "auto",
+        mlLongRange: bool | None = None,  # noqa: N803
+        linkAtomDistances: Any = None,  # noqa: N803
+        **unknown: Any,
+    ) -> None:
+        """Add the model's Force to a System.
+
+        Args:
+            topology: of the System; its elements choose the species.
+            system: may be empty, as interpolation passes it.
+            atoms: indices of the atoms of the model, in any order; None for all with an element.
+            forceGroup: of the new Force.
+            precision: "single" (the default, for dynamics) or "double", of the network. Energies
+                are summed in double either way.
+            returnEnergyType: "interaction_energy", without the energies of isolated atoms, or
+                "energy", with them.
+            device: "cpu", "cuda" or "cuda:N"; None for the GPU where there is one.
+            charge: total charge of the atoms, e.
+            multiplicity: 2 S + 1.
+            backend: "torchforce", "pythontorchforce", "pythonforce", or "auto" for the first of
+                these that works here.
+            engine: "reference" (plain torch), or "auto" for the fastest one present.
+            mlLongRange: of the embedding; nothing here depends on it.
+            linkAtomDistances: of the embedding; the link atoms are among the atoms already.
+
+        Raises:
+            ConfigError, InputError, ElementError, BackendError, ArchiveError: what is wrong with
+                the arguments, the atoms, the elements, the machine or the file.
+        """
+        if unknown:
+            raise ConfigError(f"unknown arguments of the mace potential: {sorted(unknown)}")
+        interaction_energy = wants_interaction_energy(returnEnergyType)
+        indices, numbers = ml_atoms(topology, system, atoms)
+        archive = self._open()
+        check_charge(charge, multiplicity, archive.metadata.total_charges)
+        evaluator = build_evaluator(
+            archive,
+            numbers,
+            precision="single" if precision is None else precision,
+            engine=engine,
+            device=checked_device(device),
+        )
+        force = make_force(
+            evaluator,
+            atoms=indices,
+            periodic=is_periodic(topology, system),
+            interaction_energy=interaction_energy,
+            backend=backend,
+        )
+        force.setForceGroup(forceGroup)
+        system.addForce(force)
+
+    def getMLLongRange(self) -> bool:  # noqa: N802 (OpenMM-ML's name)
+        """False: the model is local, periodic images beyond its cutoff do not interact."""
+        return False
+
+    def _open(self) -> Archive:
+        if self._archive is None:
+            self._archive = open_model(self.model_path)
+        return self._archive
