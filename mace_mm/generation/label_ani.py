@@ -96,7 +96,7 @@ class ANICommittee:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Interaction energies (n_members, n_frames) eV and forces of every member, float64."""
         species = torch.tensor([self._species[int(z)] for z in atomic_numbers])
-        species = species.expand(len(frames), -1)
+        species = species.repeat(len(frames), 1)
         positions = torch.tensor(frames, dtype=torch.float32, requires_grad=True)
         aevs = self._aev(species, positions)
         energies, forces = [], []

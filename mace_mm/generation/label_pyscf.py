@@ -28,6 +28,7 @@ class PySCFProgram:
     def __init__(self, settings: LabelSettings) -> None:
         try:
             from pyscf import dft, gto
+            from pyscf.scf import dispersion
         except ImportError as error:
             raise DependencyError(
                 f"labels of kind 'pyscf' want the package pyscf: {error}"
@@ -41,7 +42,7 @@ class PySCFProgram:
         try:
             gto.basis.load(self._basis, "H")
             if self._method != "hf":
-                dft.libxc.parse_xc(self._method.removesuffix("-d3bj"))
+                dft.libxc.parse_xc(dispersion.parse_dft(self._method)[0])
         except (KeyError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"PySCF does not know {settings.method}/{settings.basis}: {error}"
