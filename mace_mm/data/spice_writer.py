@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from mace_mm import units
+from mace_mm.data.disk_file import DiskFile
 from mace_mm.data.labels import ConformerSet
 from mace_mm.data.smiles import charge_from_smiles
 from mace_mm.data.spice import SpiceKeys, open_hdf5
@@ -235,10 +236,15 @@ def _replacing(path: Path, copy: bool = False) -> Iterator[h5py.File]:
     try:
         if copy:
             shutil.copyfile(path, partial)
-        with h5py.File(partial, "a" if copy else "w") as file:
-            yield file
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
+        with DiskFile(partial, "r+b" if copy else "w+b") as disk:
+            try:
+                with h5py.File(disk, "r+" if copy else "w") as file:
+                    yield file
+            finally:
+                # Whatever HDF5 made of it, this is the cause.
+                if disk.error is not None:
+                    raise disk.error
+            os.fsync(disk.fileno())
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: could not be written: {error}") from error
