@@ -136,6 +136,7 @@ def test_a_full_disk_costs_the_items_that_do_not_fit_and_later_nothing(tmp_path:
     # The dataset itself does not fit either: one sentence, and no half-written file.
     assert run.returncode == 1, run.stdout + run.stderr
     assert "could not be written" in run.stderr
+    assert "left out: [sampling] m3: a record could not be stored: File too large" in run.stdout
     assert "Traceback" not in run.stderr
     assert not list(folder.glob("*.h5"))
     assert not list(folder.rglob("*.partial"))

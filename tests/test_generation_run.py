@@ -125,9 +125,10 @@ def test_a_damaged_record_is_made_again_with_a_line_in_the_report(tmp_path: Path
 
 def test_two_drivers_do_not_work_in_one_folder(tmp_path: Path) -> None:
     from mace_mm.generation.pipeline import open_workplace
+    from mace_mm.generation.report import Report
 
     with (
-        open_workplace(tmp_path, _protocol()),
+        open_workplace(tmp_path, _protocol(), Report(name="test")),
         pytest.raises(BackendError, match="another process"),
     ):
         generate(_protocol(), tmp_path)

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
+    from mace_mm.generation.generate import Step
+    from mace_mm.generation.protocol import Protocol
     from mace_mm.generation.report import Report
 
 STEPS = ("molecules", "sample", "label", "assemble")
@@ -30,8 +32,8 @@ def generate(
     from mace_mm.errors import ConfigError
     from mace_mm.generation.execution_settings import ExecutionSettings
     from mace_mm.generation.generate import Step
-    from mace_mm.generation.generate import generate as make
     from mace_mm.generation.protocol import read_protocol
+    from mace_mm.generation.report import Report
 
     if until not in STEPS:
         raise ConfigError(f"--until wants one of {', '.join(STEPS)}; got {until!r}")
@@ -41,7 +43,20 @@ def generate(
             raise ConfigError(f"--workers wants 0 or more; got {workers}")
         execution = ExecutionSettings(kind="local", workers=workers)
         protocol = protocol.model_copy(update={"execution": execution})
-    console = Console()
+    console = Console(soft_wrap=True)
+    report = Report(name=protocol.name)
+    folder = output or Path(protocol.name)
+    try:
+        _with_bars(console, protocol, folder, Step(until), report)
+    finally:
+        _summary(console, report, folder)
+
+
+def _with_bars(
+    console: Console, protocol: "Protocol", folder: Path, until: "Step", report: "Report"
+) -> None:
+    from mace_mm.generation.generate import generate as make
+
     with Progress(
         TextColumn("{task.description:>16}"),
         BarColumn(),
@@ -56,8 +71,7 @@ def generate(
                 tasks[step] = bars.add_task(step, total=total)
             bars.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
 
-        report = make(protocol, output or Path(protocol.name), until=Step(until), progress=show)
-    _summary(console, report, output or Path(protocol.name))
+        make(protocol, folder, until=until, progress=show, report=report)
 
 
 def _summary(console: Console, report: "Report", folder: Path) -> None:

@@ -35,6 +35,7 @@ def generate(
     *,
     until: Step = Step.ASSEMBLE,
     progress: Progress = no_progress,
+    report: Report | None = None,
 ) -> Report:
     """Make the dataset of a protocol in a folder, going on from whatever is already there.
 
@@ -44,20 +45,22 @@ def generate(
             the records of finished work in ``work/``.
         until: the last step to do.
         progress: called with (step, done, total).
+        report: filled while the steps run, so that it says what happened also when one raises.
 
     Returns:
-        what was made and what was left out, and why.
+        the report: what was made and what was left out, and why.
 
     Raises:
         ConfigError, DependencyError, BackendError: the run cannot start or go on.
         DataError: the dataset itself cannot be written.
     """
-    with open_workplace(folder, protocol) as workplace:
+    report = Report(name=protocol.name) if report is None else report
+    with open_workplace(folder, protocol, report) as workplace:
         try:
             _steps(workplace, until, progress)
         finally:
             _write_reports(workplace)
-        return workplace.report
+    return report
 
 
 def _steps(workplace: Workplace, until: Step, progress: Progress) -> None:

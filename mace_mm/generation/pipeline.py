@@ -52,7 +52,7 @@ class Workplace:
 
 
 @contextmanager
-def open_workplace(folder: Path, protocol: Protocol) -> Iterator[Workplace]:
+def open_workplace(folder: Path, protocol: Protocol, report: Report) -> Iterator[Workplace]:
     """Open (or make) a dataset's folder for one driver at a time.
 
     Raises:
@@ -72,7 +72,7 @@ def open_workplace(folder: Path, protocol: Protocol) -> Iterator[Workplace]:
         workplace = Workplace(
             folder=folder,
             protocol=protocol,
-            report=Report(name=protocol.name),
+            report=report,
             frames=RecordStore(folder / "work" / "frames"),
             labels=RecordStore(folder / "work" / "labels"),
         )
