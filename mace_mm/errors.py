@@ -29,6 +29,14 @@ class ArchiveError(MaceMMError):
     """A model file that is missing, damaged, foreign or of a newer format."""
 
 
+class CheckpointError(MaceMMError):
+    """A training checkpoint that is missing, damaged, foreign, newer, or cannot be written."""
+
+
+class TrainingError(MaceMMError):
+    """A training run that cannot go on, because the loss is no longer a number."""
+
+
 class UnsupportedModelError(MaceMMError):
     """A published model that uses features this package does not implement."""
 

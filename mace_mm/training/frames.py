@@ -1,0 +1,210 @@
+"""The frames of a run: files opened, split, weighted, and shared out among processes."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mace_mm.data.dataset import Batch, BucketSampler, GraphDataset, collate_batches
+from mace_mm.data.extxyz import ExtxyzFile
+from mace_mm.data.extxyz_format import ExtxyzKeys
+from mace_mm.data.frames import ConcatFrames, SubsetFrames
+from mace_mm.data.labels import FrameSource, formula, frame_sizes
+from mace_mm.data.spice import SpiceFile, SpiceKeys
+from mace_mm.errors import ConfigError, DataError
+from mace_mm.training.config import DataConfig, FilesConfig
+
+_LOG = logging.getLogger(__name__)
+
+
+class TrainBatch(NamedTuple):
+    """A batch with the weight of every frame.
+
+    Attributes:
+        batch: graphs and labels.
+        weight: (n_graphs,) float64 factor on the loss of each frame.
+    """
+
+    batch: Batch
+    weight: torch.Tensor
+
+
+class WeightedFrames(NamedTuple):
+    """Frames and what each counts in the loss.
+
+    Attributes:
+        source: the frames.
+        weights: (n_frames,) float64.
+    """
+
+    source: FrameSource
+    weights: np.ndarray
+
+
+def open_file(config: FilesConfig, seed: int) -> FrameSource:
+    """Open one file of frames.
+
+    Raises:
+        DataError: missing or damaged, or no frame of the wanted subsets.
+        ConfigError: a file type that is not known.
+    """
+    path = Path(config.path)
+    source: FrameSource
+    if path.suffix in (".xyz", ".extxyz"):
+        defaults = ExtxyzKeys()
+        source = ExtxyzFile(
+            path,
+            ExtxyzKeys(
+                energy=config.energy_key or defaults.energy,
+                forces=config.forces_key or defaults.forces,
+                stress=config.stress_key,
+                head=config.head,
+            ),
+        )
+    elif path.suffix in (".h5", ".hdf5"):
+        source = SpiceFile(path, SpiceKeys(head=config.head, skip_unlabelled=True))
+    else:
+        raise ConfigError(f"{path}: expected .xyz, .extxyz, .h5 or .hdf5, got {path.suffix!r}")
+    chosen = np.arange(len(source))
+    if config.subsets is not None:
+        subset = np.array([entry.subset for entry in source.entries])[source.entry_of_frame]
+        chosen = chosen[np.isin(subset, config.subsets)]
+    if config.max_frames is not None and config.max_frames < chosen.size:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, config.max_frames, False))
+    if chosen.size == 0:
+        raise DataError(f"{path}: no labelled frame of the wanted subsets")
+    return source if chosen.size == len(source) else SubsetFrames(source, chosen)
+
+
+def gather(files: Sequence[FilesConfig], data: DataConfig, seed: int) -> WeightedFrames:
+    """Open files and put them one after the other, with the weights of files and subsets."""
+    sources, weights = [], []
+    for config in files:
+        source = open_file(config, seed)
+        factors = np.array([data.subset_weights.get(e.subset, 1.0) for e in source.entries])
+        sources.append(source)
+        weights.append(config.weight * factors[source.entry_of_frame])
+    known = {entry.subset for source in sources for entry in source.entries}
+    unknown = sorted(set(data.subset_weights) - known)
+    if unknown:
+        _LOG.warning("subset_weights names subsets that do not occur: %s", ", ".join(unknown))
+    return WeightedFrames(ConcatFrames(sources), np.concatenate(weights))
+
+
+def subset(frames: WeightedFrames, indices: np.ndarray) -> WeightedFrames:
+    """Return some of the frames."""
+    return WeightedFrames(SubsetFrames(frames.source, indices), frames.weights[indices])
+
+
+def split(
+    frames: WeightedFrames, fraction: float, by: str, seed: int
+) -> tuple[WeightedFrames, WeightedFrames]:
+    """Set about `fraction` of the frames aside, whole groups at a time; (train, validation).
+
+    Raises:
+        DataError: too few groups to split.
+    """
+    source = frames.source
+    entry = np.asarray(source.entry_of_frame)
+    if by == "frame":
+        group = np.arange(entry.size)
+    elif by == "molecule":
+        group = entry
+    else:
+        formulas = np.array([formula(e.atomic_numbers) for e in source.entries])
+        group = np.unique(formulas, return_inverse=True)[1].reshape(-1)[entry]
+    names, sizes = np.unique(group, return_counts=True)
+    if names.size < 2:
+        raise DataError(
+            f"the training frames are {names.size} {by}: too few to set some aside for "
+            "validation; choose split_by: frame, or name validation files"
+        )
+    order = np.random.default_rng([seed, 17]).permutation(names.size)
+    taken = np.cumsum(sizes[order]) <= max(fraction * entry.size, sizes[order[0]])
+    held = names[order[taken]]
+    aside = np.isin(group, held)
+    return subset(frames, np.flatnonzero(~aside)), subset(frames, np.flatnonzero(aside))
+
+
+class WeightedDataset(Dataset[TrainBatch]):
+    """One-structure batches by frame number; ~i is frame i without labels, to fill a gap."""
+
+    def __init__(self, graphs: GraphDataset, weights: np.ndarray) -> None:
+        self.graphs = graphs
+        self.weights = torch.as_tensor(weights, dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    def __getitem__(self, index: int) -> TrainBatch:
+        if index >= 0:
+            return TrainBatch(self.graphs[index], self.weights[index : index + 1])
+        batch = self.graphs[~index]
+        no = torch.zeros(1, dtype=torch.bool)
+        batch = batch._replace(energy_mask=no, forces_mask=no, stress_mask=no)
+        return TrainBatch(batch, torch.zeros(1, dtype=torch.float64))
+
+
+class RankBatches(Sampler[list[int]]):
+    """The share of one of `world` processes in every batch.
+
+    Every process gets at least one frame, if need be one without labels, so that all take the
+    same steps.
+    """
+
+    def __init__(self, batches: BucketSampler, rank: int, world: int) -> None:
+        self.batches = batches
+        self.rank = rank
+        self.world = world
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            yield batch[self.rank :: self.world] or [~batch[0]]
+
+
+def collate_train(items: Sequence[TrainBatch]) -> TrainBatch:
+    """Join items into one batch, in order."""
+    return TrainBatch(
+        collate_batches([item.batch for item in items]), torch.cat([i.weight for i in items])
+    )
+
+
+def make_train_loader(
+    frames: WeightedFrames,
+    data: DataConfig,
+    *,
+    elements: Sequence[int],
+    cutoff: float,
+    heads: Sequence[str],
+    dtype: torch.dtype,
+    seed: int,
+    shuffle: bool,
+    rank: int = 0,
+    world: int = 1,
+) -> tuple[DataLoader[TrainBatch], BucketSampler]:
+    """Return the loader of one process and the sampler whose epoch is to be set."""
+    graphs = GraphDataset(
+        frames.source, elements=elements, cutoff=cutoff, heads=heads, dtype=dtype
+    )
+    sampler = BucketSampler(
+        frame_sizes(frames.source),
+        batch_size=data.batch_size,
+        max_atoms=data.max_atoms,
+        shuffle=shuffle,
+        seed=seed,
+    )
+    loader: DataLoader[TrainBatch] = DataLoader(
+        WeightedDataset(graphs, frames.weights),
+        batch_sampler=RankBatches(sampler, rank, world),
+        collate_fn=collate_train,
+        num_workers=data.n_workers,
+        persistent_workers=data.n_workers > 0,
+    )
+    return loader, sampler
