@@ -11,10 +11,12 @@ import typer
 from rich.console import Console
 
 from mace_mm import __version__
+from mace_mm.cli.compile import compile_
 from mace_mm.cli.evaluate import evaluate
 from mace_mm.cli.generate import generate
 from mace_mm.cli.import_model import import_model
 from mace_mm.cli.info import info
+from mace_mm.cli.train import train
 from mace_mm.errors import MaceMMError
 
 app = typer.Typer(
@@ -52,6 +54,8 @@ app.command("import")(import_model)
 app.command()(info)
 app.command()(evaluate)
 app.command()(generate)
+app.command()(train)
+app.command("compile")(compile_)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

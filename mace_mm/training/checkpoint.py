@@ -138,6 +138,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether the file looks like a training checkpoint, damaged or not."""
+    return Path(path).name.startswith("checkpoint-")
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
     return sorted(folder.glob("checkpoint-*.pt"))

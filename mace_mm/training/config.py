@@ -38,8 +38,7 @@ class DataConfig(_Section):
         train: files of frames.
         validation: files of frames; with none, a part of the training frames is set aside.
         validation_fraction: that part.
-        split_by: set aside whole molecules ("molecule"), whole formulas ("formula") or single
-            frames ("frame").
+        split_by: set aside whole "molecule"s, "scaffold"s or "formula"s, or single "frame"s.
         subset_weights: factor on the loss of the frames of a subset.
         batch_size: frames in a step, over all processes.
         max_atoms: close a batch rather than exceed this many atoms.
@@ -50,7 +49,7 @@ class DataConfig(_Section):
     train: tuple[FilesConfig, ...] = Field(min_length=1)
     validation: tuple[FilesConfig, ...] = ()
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
-    split_by: Literal["molecule", "formula", "frame"] = "molecule"
+    split_by: Literal["molecule", "scaffold", "formula", "frame"] = "molecule"
     subset_weights: dict[str, float] = {}
     batch_size: int = Field(default=8, gt=0)
     max_atoms: int | None = Field(default=None, gt=0)
@@ -219,9 +218,9 @@ class TrainingConfig(_Section):
     output: str
     seed: int = Field(default=0, ge=0)
     data: DataConfig
-    atomic_energies: (
-        Literal["fit", "isolated"] | dict[str, float] | dict[str, dict[str, float]]
-    ) = "fit"
+    atomic_energies: Literal["fit", "isolated"] | dict[str, float] | dict[str, dict[str, float]] = (
+        "fit"
+    )
     model: ModelConfig | None = None
     fine_tune: FineTuneConfig | None = None
     optimizer: OptimizerConfig = OptimizerConfig()

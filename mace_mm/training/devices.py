@@ -4,24 +4,34 @@ import os
 from pathlib import Path
 
 from lightning_fabric import Fabric
+from lightning_fabric.loggers import Logger, TensorBoardLogger
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
 from mace_mm.errors import DependencyError
 from mace_mm.training.config import RunConfig
 
 
 def make_fabric(run: RunConfig, folder: Path) -> Fabric:
-    """Return a launched Fabric; under torchrun its processes are taken as they are.
+    """Return a launched Fabric; under torchrun or srun its processes are taken as they are.
 
     Raises:
         DependencyError: TensorBoard files are wanted and no TensorBoard writer is installed.
     """
-    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    devices = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun else run.devices
-    world = int(os.environ["WORLD_SIZE"]) if under_torchrun else devices
-    loggers = []
+    environment = _environment()
+    devices, n_nodes = run.devices, 1
+    if isinstance(environment, TorchElasticEnvironment):
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        n_nodes = int(os.environ["WORLD_SIZE"]) // devices
+    elif isinstance(environment, SLURMEnvironment):
+        n_nodes = int(os.environ["SLURM_NNODES"])
+        devices = int(os.environ["SLURM_NTASKS"]) // n_nodes
+    loggers: list[Logger] = []
     if run.tensorboard:
-        from lightning_fabric.loggers import TensorBoardLogger
-
         try:
             loggers.append(TensorBoardLogger(root_dir=folder, name="tensorboard", version=""))
         except ModuleNotFoundError as error:
@@ -31,10 +41,23 @@ def make_fabric(run: RunConfig, folder: Path) -> Fabric:
     fabric = Fabric(
         accelerator=run.accelerator,
         devices=devices,
-        num_nodes=max(world // devices, 1),
-        strategy="ddp" if world > 1 else "auto",
+        num_nodes=n_nodes,
+        strategy="ddp" if devices * n_nodes > 1 else "auto",
+        plugins=[environment],
         precision="32-true" if run.precision == "float32" else "64-true",
         loggers=loggers,
     )
     fabric.launch()
     return fabric
+
+
+def _environment() -> ClusterEnvironment:
+    """Who started the processes.
+
+    Chosen here: Fabric's own search starts MPI wherever mpi4py is installed.
+    """
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    if SLURMEnvironment.detect():
+        return SLURMEnvironment()
+    return LightningEnvironment()

@@ -87,9 +87,7 @@ def expand_heads(base: Potential, heads: tuple[str, ...]) -> Potential:
     return Potential(network, base.atomic_energies.values.repeat(n, 1))
 
 
-def energy_shift(
-    potential: Potential, source: FrameSource, head: str, seed: int
-) -> torch.Tensor:
+def energy_shift(potential: Potential, source: FrameSource, head: str, seed: int) -> torch.Tensor:
     """Least-norm change of the isolated-atom energies that fits the labels, (n_species,) eV.
 
     Minimizes sum over frames of (label - model - counts @ shift)^2, frames of one head.

@@ -13,8 +13,9 @@ from mace_mm.data.dataset import Batch, BucketSampler, GraphDataset, collate_bat
 from mace_mm.data.extxyz import ExtxyzFile
 from mace_mm.data.extxyz_format import ExtxyzKeys
 from mace_mm.data.frames import ConcatFrames, SubsetFrames
-from mace_mm.data.labels import FrameSource, formula, frame_sizes
+from mace_mm.data.labels import FrameSource, frame_sizes
 from mace_mm.data.spice import SpiceFile, SpiceKeys
+from mace_mm.data.split import split_by_molecule
 from mace_mm.errors import ConfigError, DataError
 from mace_mm.training.config import DataConfig, FilesConfig
 
@@ -103,31 +104,30 @@ def subset(frames: WeightedFrames, indices: np.ndarray) -> WeightedFrames:
 def split(
     frames: WeightedFrames, fraction: float, by: str, seed: int
 ) -> tuple[WeightedFrames, WeightedFrames]:
-    """Set about `fraction` of the frames aside, whole groups at a time; (train, validation).
+    """Set about `fraction` of the frames aside, whole molecules at a time; (train, validation).
 
     Raises:
-        DataError: too few groups to split.
+        DataError: too few molecules or frames to split.
     """
     source = frames.source
-    entry = np.asarray(source.entry_of_frame)
     if by == "frame":
-        group = np.arange(entry.size)
-    elif by == "molecule":
-        group = entry
-    else:
-        formulas = np.array([formula(e.atomic_numbers) for e in source.entries])
-        group = np.unique(formulas, return_inverse=True)[1].reshape(-1)[entry]
-    names, sizes = np.unique(group, return_counts=True)
-    if names.size < 2:
+        n_held = round(fraction * len(source))
+        if not 0 < n_held < len(source):
+            raise DataError(f"{len(source)} frames are too few to set {fraction:.0%} aside")
+        order = np.random.default_rng([seed, 17]).permutation(len(source))
+        parts = np.sort(order[n_held:]), np.sort(order[:n_held])
+        return subset(frames, parts[0]), subset(frames, parts[1])
+    fractions = {"train": 1.0 - fraction, "validation": fraction}
+    made = split_by_molecule(source, fractions, by=by, seed=seed)
+    chosen = np.zeros(len(source.entries), dtype=bool)
+    chosen[list(made.parts["validation"])] = True
+    held = chosen[source.entry_of_frame]
+    if held.all() or not held.any():
         raise DataError(
-            f"the training frames are {names.size} {by}: too few to set some aside for "
-            "validation; choose split_by: frame, or name validation files"
+            f"the {len(source)} training frames cannot be divided by {by}: choose "
+            "data.split_by: frame, or name data.validation files"
         )
-    order = np.random.default_rng([seed, 17]).permutation(names.size)
-    taken = np.cumsum(sizes[order]) <= max(fraction * entry.size, sizes[order[0]])
-    held = names[order[taken]]
-    aside = np.isin(group, held)
-    return subset(frames, np.flatnonzero(~aside)), subset(frames, np.flatnonzero(aside))
+    return subset(frames, np.flatnonzero(~held)), subset(frames, np.flatnonzero(held))
 
 
 class WeightedDataset(Dataset[TrainBatch]):
@@ -190,9 +190,7 @@ def make_train_loader(
     world: int = 1,
 ) -> tuple[DataLoader[TrainBatch], BucketSampler]:
     """Return the loader of one process and the sampler whose epoch is to be set."""
-    graphs = GraphDataset(
-        frames.source, elements=elements, cutoff=cutoff, heads=heads, dtype=dtype
-    )
+    graphs = GraphDataset(frames.source, elements=elements, cutoff=cutoff, heads=heads, dtype=dtype)
     sampler = BucketSampler(
         frame_sizes(frames.source),
         batch_size=data.batch_size,
@@ -205,6 +203,8 @@ def make_train_loader(
         batch_sampler=RankBatches(sampler, rank, world),
         collate_fn=collate_train,
         num_workers=data.n_workers,
+        # Its own generator: starting an epoch must not move torch's, a resumed run starts more.
+        generator=torch.Generator().manual_seed(seed),
         persistent_workers=data.n_workers > 0,
     )
     return loader, sampler

@@ -5,12 +5,11 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from lightning_fabric import Fabric
 
-from mace_mm.errors import CheckpointError, ConfigError, TrainingError
+from mace_mm.errors import CheckpointError, TrainingError
 from mace_mm.model.potential import Potential
 from mace_mm.training.averaging import WeightAverage
 from mace_mm.training.checkpoint import (
@@ -26,32 +25,11 @@ from mace_mm.training.loss import Loss, count_labels
 from mace_mm.training.metrics import Errors, ErrorSums
 from mace_mm.training.optimizer import learning_rate, make_optimizer
 from mace_mm.training.progress import Progress, write_history
+from mace_mm.training.reporter import Reporter, SilentReporter
+from mace_mm.training.run_checks import check_processes, check_same_run
 from mace_mm.training.setup import DTYPES, Frames, build_potential, restore_potential
 
 _LOG = logging.getLogger(__name__)
-
-# Settings that may change between a run and its continuation: they do not touch the numbers.
-_FREE_SETTINGS = ("run", "output", "name")
-
-
-class Reporter(Protocol):
-    """What is told about a run while it goes on."""
-
-    def step(self, progress: Progress, n_batches: int) -> None:
-        """Called after every step."""
-
-    def epoch(self, row: dict[str, float]) -> None:
-        """Called after every epoch with its row of the history."""
-
-
-class SilentReporter:
-    """Says nothing."""
-
-    def step(self, progress: Progress, n_batches: int) -> None:
-        """Do nothing."""
-
-    def epoch(self, row: dict[str, float]) -> None:
-        """Do nothing."""
 
 
 class TrainingLoop:
@@ -78,12 +56,12 @@ class TrainingLoop:
         self.fabric = fabric
         self.reporter = reporter if reporter is not None else SilentReporter()
         self.folder = Path(config.output)
-        _check_processes(config, fabric.world_size)
+        check_processes(config, fabric.world_size)
         checkpoint = latest_checkpoint(self.folder)
         if checkpoint is None:
             potential = build_potential(config, frames, base)
         else:
-            _check_same_run(checkpoint, config, self.folder)
+            check_same_run(checkpoint, config, self.folder)
             potential = restore_potential(config, checkpoint)
         self.potential = potential.to(fabric.device)
         self.parameters = list(self.potential.parameters())
@@ -145,8 +123,8 @@ class TrainingLoop:
         if not (math.isfinite(float(sums.sum())) and math.isfinite(norm)):
             raise TrainingError(
                 f"the loss or its gradient is not a number at step {self.progress.step} "
-                f"(loss {float(value):g}, gradient {norm:g}): lower the learning rate, or look for "
-                "frames with very large forces"
+                f"(loss {float(value.detach()):g}, gradient {norm:g}): lower the learning rate, or "
+                "look for frames with very large forces"
             )
         self.optimizer.step()
         self.average.after_step()
@@ -297,31 +275,3 @@ class TrainingLoop:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         torch.set_rng_state(checkpoint.rng)
         _LOG.info("continuing after step %d", self.progress.step)
-
-
-def _check_processes(config: TrainingConfig, world: int) -> None:
-    if config.data.batch_size < world:
-        raise ConfigError(
-            f"data.batch_size ({config.data.batch_size}) must be at least the number of "
-            f"processes ({world})"
-        )
-    if world > 1 and any(s.loss.relative_energy > 0 for s in config.stages):
-        raise ConfigError("loss.relative_energy works in one process only: frames of a molecule "
-                          "must stay together")
-
-
-def _check_same_run(checkpoint: Checkpoint, config: TrainingConfig, folder: Path) -> None:
-    now = config.model_dump(mode="json")
-    changed = sorted(
-        key
-        for key in set(now) | set(checkpoint.config)
-        if key not in _FREE_SETTINGS and now.get(key) != checkpoint.config.get(key)
-    )
-    precision = (checkpoint.config["run"]["precision"], now["run"]["precision"])
-    if precision[0] != precision[1]:
-        changed.append("run.precision")
-    if changed:
-        raise ConfigError(
-            f"{folder} holds a run with other settings ({', '.join(changed)} differ): choose "
-            "another output folder, or repeat the settings to continue it"
-        )

@@ -102,9 +102,7 @@ class Loss:
             bin_index = torch.bucketize(size, size.new_tensor(_FORCE_THRESHOLDS), right=True)
             deltas = (size.new_tensor(_DELTA_FACTORS) * delta)[bin_index].unsqueeze(1)
             small = error.abs() < deltas
-            terms = torch.where(
-                small, 0.5 * error.square(), deltas * (error.abs() - 0.5 * deltas)
-            )
+            terms = torch.where(small, 0.5 * error.square(), deltas * (error.abs() - 0.5 * deltas))
         else:
             terms = self._scalar(error)
         return (weight * terms).to(torch.float64).sum()

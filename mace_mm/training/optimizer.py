@@ -18,7 +18,8 @@ def make_optimizer(
     model: nn.Module, config: OptimizerConfig, learning_rate: float
 ) -> torch.optim.Optimizer:
     """Return the optimizer of the parameters that learn, decayed ones in the first group."""
-    decayed, rest = [], []
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (decayed if any(part in name for part in _DECAYED) else rest).append(parameter)

@@ -105,7 +105,9 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: repr(v) if isinstance(v, float) else v for k, v in r.items()} for r in history)
+    writer.writerows(
+        {k: repr(v) if isinstance(v, float) else v for k, v in r.items()} for r in history
+    )
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text.getvalue())
     partial.replace(path)

@@ -1,0 +1,336 @@
+"""Whole training runs: learning, exact continuation after SIGKILL, two processes, clear errors."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from training_frames import ATOMIC_ENERGIES, make_frames, settings, write_frames
+
+from mace_mm.cli.compile import compile_checkpoint
+from mace_mm.cli.train import _base
+from mace_mm.data.extxyz import write_extxyz
+from mace_mm.deploy.archive import load_archive
+from mace_mm.errors import CheckpointError, ConfigError, DataError, MaceMMError
+from mace_mm.training.checkpoint import (
+    FORMAT_VERSION,
+    Checkpoint,
+    latest_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+)
+from mace_mm.training.committee import member_configs
+from mace_mm.training.config_file import parse_config
+from mace_mm.training.devices import make_fabric
+from mace_mm.training.loop import TrainingLoop
+from mace_mm.training.restore import check_equal, trained_potential
+from mace_mm.training.setup import build_potential, prepare_frames
+
+COMMAND = [sys.executable, "-c", "from mace_mm.cli.app import main; main()", "train"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def run(values: dict, base: object = None) -> Checkpoint:
+    config = parse_config(values)
+    frames = prepare_frames(config)
+    fabric = make_fabric(config.run, Path(config.output))
+    TrainingLoop(config, frames, fabric=fabric, base=base or _base(config)).run()
+    found = latest_checkpoint(Path(config.output))
+    assert found is not None
+    return found
+
+
+def assert_same(a: Checkpoint, b: Checkpoint) -> None:
+    """Every number of two runs is equal to the last bit."""
+    assert a.progress == b.progress
+    assert a.weights.keys() == b.weights.keys()
+    for name in a.weights:
+        assert torch.equal(a.weights[name], b.weights[name]), name
+    for one, other in ((a.average, b.average), (a.best, b.best)):
+        assert len(one) == len(other) > 0
+        assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
+    assert a.optimizer["param_groups"] == b.optimizer["param_groups"]
+    for key, state in a.optimizer["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, b.optimizer["state"][key][name]), (key, name)
+    assert torch.equal(a.rng, b.rng)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[dict, Checkpoint]:
+    """Settings and end of a run that nothing interrupted."""
+    values = settings(tmp_path_factory.mktemp("undisturbed"))
+    return values, run(values)
+
+
+def test_a_run_learns_and_its_history_is_complete(tmp_path) -> None:
+    values = settings(tmp_path)
+    values["data"]["train"] = [{"path": str(write_frames(tmp_path / "more.xyz", 90))}]
+    values["model"] |= {"channels": 8}
+    values["stages"] = [{"epochs": 10, "learning_rate": 0.02}]
+    history = run(values).progress["history"]
+    assert [row["epoch"] for row in history] == list(range(1, 11))
+    assert history[-1]["validation_forces_rmse"] < 0.5 * history[0]["validation_forces_rmse"]
+    labels = np.concatenate([f.forces.ravel() for f in make_frames(90)])
+    assert history[-1]["validation_forces_rmse"] < 0.3 * np.sqrt((labels**2).mean())
+    lines = (Path(values["output"]) / "history.csv").read_text().splitlines()
+    assert len(lines) == 11
+
+
+def test_killed_again_and_again_the_run_ends_in_the_same_bits(tmp_path, undisturbed) -> None:
+    values, expected = undisturbed
+    values = {**values, "output": str(tmp_path / "killed"), "name": "again"}
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(values))
+    folder = Path(values["output"])
+    rng = np.random.default_rng(0)
+    kills = 0
+    for _attempt in range(12):
+        process = subprocess.Popen(
+            [*COMMAND, str(path)],
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        before = newest_step(folder)
+        if kills < 3:
+            # Let it take a few more steps, then kill it wherever it is.
+            deadline = time.monotonic() + 120
+            wanted = before + int(rng.integers(1, 5))
+            while newest_step(folder) < wanted and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            time.sleep(float(rng.uniform(0, 0.02)))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+        _, errors = process.communicate(timeout=300)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert kills >= 2
+    found = latest_checkpoint(folder)
+    assert found is not None and found.progress["finished"]
+    assert_same(found, expected)
+    history = Path(undisturbed[0]["output"]) / "history.csv"
+    assert (folder / "history.csv").read_bytes() == history.read_bytes()
+    assert not list(folder.glob(".partial-*"))
+    assert load_archive(folder / "again.pt").metadata.results["steps"] == found.progress["step"]
+
+
+def newest_step(folder: Path) -> int:
+    paths = list_checkpoints(folder)
+    return int(paths[-1].stem.split("-")[1]) if paths else -1
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before_loudly(
+    tmp_path, undisturbed, caplog
+) -> None:
+    values, expected = undisturbed
+    values = {**values, "output": str(tmp_path / "run")}
+    values["run"] = {**values["run"], "keep_checkpoints": 100}
+    end = run(values)
+    assert_same(end, expected)
+    paths = list_checkpoints(Path(values["output"]))
+    for path in paths[8:]:
+        path.unlink()
+    whole = paths[7].read_bytes()
+    paths[7].write_bytes(whole[: len(whole) // 2])
+    assert_same(run(values), expected)
+    assert "falling back" in caplog.text and paths[7].name in caplog.text
+    # A flipped bit in the middle is found by the checksums.
+    damaged = bytearray(whole)
+    damaged[len(damaged) // 2] ^= 1
+    paths[7].write_bytes(bytes(damaged))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(paths[7])
+
+
+def test_foreign_and_newer_checkpoints_are_refused(tmp_path, undisturbed) -> None:
+    values, _ = undisturbed
+    path = list_checkpoints(Path(values["output"]))[-1]
+    content = torch.load(path, weights_only=True)
+    newer = tmp_path / "newer" / "checkpoint-000000001.pt"
+    newer.parent.mkdir()
+    old = f'"format_version": {FORMAT_VERSION}'
+    assert old in content["header"]
+    header = content["header"].replace(old, f'"format_version": {FORMAT_VERSION + 1}')
+    torch.save({**content, "header": header}, newer)
+    with pytest.raises(CheckpointError, match="update mace_mm"):
+        latest_checkpoint(newer.parent)
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "checkpoint-1.pt")
+    with pytest.raises(CheckpointError, match="not a mace_mm checkpoint"):
+        load_checkpoint(tmp_path / "checkpoint-1.pt")
+    (tmp_path / "checkpoint-1.pt").write_text("hello")
+    with pytest.raises(CheckpointError, match="no checkpoint can be read"):
+        latest_checkpoint(tmp_path)
+
+
+def test_other_settings_do_not_continue_a_run(undisturbed) -> None:
+    values, _ = undisturbed
+    with pytest.raises(ConfigError, match=r"other settings \(seed differ\)"):
+        run({**values, "seed": 5})
+
+
+def test_two_processes_give_the_losses_of_one(tmp_path, undisturbed) -> None:
+    values, expected = undisturbed
+    values = {**values, "output": str(tmp_path / "two")}
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(values))
+    script = tmp_path / "train.py"
+    script.write_text("from mace_mm.cli.app import main\nmain()\n")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, str(script), "train", str(path)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = latest_checkpoint(Path(values["output"]))
+    assert found is not None
+    rows = zip(found.progress["history"], expected.progress["history"], strict=True)
+    for got, wanted in rows:
+        for name in wanted:
+            assert got[name] == pytest.approx(wanted[name], rel=1e-6), name
+
+
+def test_the_archive_reproduces_the_checkpoint_and_a_wrong_one_is_caught(
+    tmp_path, undisturbed
+) -> None:
+    values, checkpoint = undisturbed
+    path = list_checkpoints(Path(values["output"]))[-1]
+    compile_checkpoint(path, tmp_path / "model.pt")
+    archive = load_archive(tmp_path / "model.pt")
+    assert archive.metadata.results["validation"]["epoch"] == checkpoint.progress["best_epoch"]
+    wrong = trained_potential(checkpoint)
+    with torch.no_grad():
+        wrong.network.embedding.weight[0, 0] += 1e-3
+    with pytest.raises(CheckpointError, match="does not reproduce"):
+        check_equal(checkpoint, None, "best", wrong)
+
+
+def test_a_committee_has_different_members(tmp_path) -> None:
+    values = settings(tmp_path)
+    members = member_configs(parse_config(values), 3)
+    assert [m.seed for m in members] == [0, 1, 2]
+    assert len({m.output for m in members}) == 3
+    weights = [
+        build_potential(m, prepare_frames(m)).network.embedding.weight.detach() for m in members[:2]
+    ]
+    assert not torch.equal(*weights)
+
+
+def nan_label(folder: Path) -> dict:
+    path = write_frames(folder / "nan.xyz", 6)
+    lines = path.read_text().splitlines()
+    lines[2] = " ".join([*lines[2].split()[:-1], "nan"])
+    path.write_text("\n".join(lines) + "\n")
+    return {"train": [{"path": str(path)}], "split_by": "frame"}
+
+
+@pytest.mark.parametrize(
+    ("make", "said", "error"),
+    [
+        (lambda f: {"data": nan_label(f)}, "finite", DataError),
+        (lambda f: {"atomic_energies": {"H": -13.0}}, "lack C N O", DataError),
+        (lambda f: {"atomic_energies": "isolated"}, "no training frame is one atom", ConfigError),
+        (lambda f: {"atomic_energies": {"x": {"H": 1.0}}}, "heads \\['x'\\]", ConfigError),
+        (lambda f: {"model": {"elements": [1, 8]}}, "lacks elements of the data: C N", ConfigError),
+        (
+            lambda f: {"data": {"train": [{"path": str(f / "no.xyz")}]}},
+            "no such file",
+            DataError,
+        ),
+        (
+            lambda f: {"data": {"train": [{"path": str(f / "frames.dat")}]}},
+            "expected .xyz",
+            ConfigError,
+        ),
+        (
+            lambda f: {
+                "fine_tune": {"model": "bundled", "freeze": ["head"]},
+                "model": None,
+                "atomic_energies": "fit",
+            },
+            "'head' names no part",
+            ConfigError,
+        ),
+    ],
+)
+def test_bad_input_stops_a_run_before_it_starts(tmp_path, make, said, error) -> None:
+    values = settings(tmp_path)
+    values.update(make(tmp_path))
+    with pytest.raises(error, match=said):
+        run(values)
+    assert not list_checkpoints(tmp_path / "run")
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_the_last_checkpoint(tmp_path) -> None:
+    values = settings(tmp_path)
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(values))
+    # No file may grow beyond 20 kB: what a write to a full disk looks like to the program.
+    limited = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); " + COMMAND[2]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "train", str(path)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "run").glob("*"))
+
+
+def test_a_run_that_explodes_says_so(tmp_path) -> None:
+    values = settings(tmp_path)
+    values["stages"] = [{"epochs": 30, "learning_rate": 1e12}]
+    values["optimizer"] = {"clip_norm": None}
+    with pytest.raises(MaceMMError, match="not a number at step"):
+        run(values)
+
+
+def test_early_stopping_ends_a_stage(tmp_path) -> None:
+    values = settings(tmp_path)
+    # A rate of nearly nothing: no epoch is better by chance for long.
+    values["stages"] = [
+        {"epochs": 50, "learning_rate": 1e-30, "early_stopping": 2, "averaging": "none"}
+    ]
+    history = run(values).progress["history"]
+    assert len(history) == 3
+
+
+def test_isolated_atoms_give_their_energies_and_are_not_trained_on(tmp_path) -> None:
+    from mace_mm.data.labels import LabeledMolecule
+    from mace_mm.graph.molecule import Molecule
+
+    atoms = [
+        LabeledMolecule(
+            molecule=Molecule(atomic_numbers=np.array([z]), positions=np.zeros((1, 3))),
+            energy=ATOMIC_ENERGIES[s],
+            forces=np.zeros((1, 3)),
+            name=s,
+        )
+        for z, s in ((1, "H"), (6, "C"), (7, "N"), (8, "O"))
+    ]
+    write_extxyz(tmp_path / "with_atoms.xyz", [*make_frames(12), *atoms])
+    values = settings(tmp_path, atomic_energies="isolated")
+    values["data"]["train"] = [{"path": str(tmp_path / "with_atoms.xyz")}]
+    config = parse_config(values)
+    frames = prepare_frames(config)
+    assert len(frames.train.source) + len(frames.validation.source) == 12
+    potential = build_potential(config, frames)
+    assert potential.atomic_energies.values[0].tolist() == list(ATOMIC_ENERGIES.values())
