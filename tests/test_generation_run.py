@@ -13,6 +13,7 @@ from mace_mm.data.spice import SpiceFile
 from mace_mm.errors import BackendError, DataError
 from mace_mm.generation.generate import Step, generate
 from mace_mm.generation.protocol import Protocol
+from mace_mm.units import HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM
 
 pytest.importorskip("tblite")
 
@@ -141,3 +142,58 @@ def test_no_label_is_no_dataset(tmp_path: Path) -> None:
         generate(_protocol(labels=labels), tmp_path)
     assert not list(tmp_path.glob("*.h5"))
     assert "not converged" in (tmp_path / "report.txt").read_text()
+
+
+def test_an_existing_scheduler_or_any_cluster_class_can_be_used(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    generate(_protocol(), tmp_path / "here")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=":0"
+    ) as cluster:
+        address = {"kind": "address", "address": cluster.scheduler_address}
+        generate(_protocol(execution=address), tmp_path / "address")
+    named = {
+        "kind": "cluster",
+        "cluster": "distributed:LocalCluster",
+        "options": {"n_workers": 0, "threads_per_worker": 1, "dashboard_address": ":0"},
+        "workers": 1,
+    }
+    generate(_protocol(execution=named), tmp_path / "cluster")
+    digests = {_digest(tmp_path / k / "test-gfn2.h5") for k in ("here", "address", "cluster")}
+    assert len(digests) == 1
+    import dask
+
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(BackendError, match="no Dask scheduler"),
+    ):
+        generate(
+            _protocol(execution={"kind": "address", "address": "tcp://127.0.0.1:1"}),
+            tmp_path / "nowhere",
+        )
+
+
+def test_an_extxyz_test_set_keeps_its_formulas_out(tmp_path: Path) -> None:
+    water = "3\nProperties=species:S:1:pos:R:3\nO 0 0 0\nH 0 0 1\nH 0 1 0\n"
+    (tmp_path / "held_out.xyz").write_text(water)
+    molecules = {
+        "sources": [{"kind": "smiles", "smiles": {"water": "O", "ethanol": "CCO"}}],
+        "exclude_formulas_of": [str(tmp_path / "held_out.xyz")],
+    }
+    report = generate(_protocol(molecules=molecules, dimers=[], clusters=[]), tmp_path / "out")
+    assert [e.name for e in SpiceFile(tmp_path / "out" / "test-gfn2.h5").entries] == ["ethanol"]
+    assert "the formula H2O occurs in held_out.xyz" in report.rejections[0].reason
+
+
+def test_labels_beyond_a_limit_are_set_aside_in_a_file_of_their_own(tmp_path: Path) -> None:
+    report = generate(_protocol(dataset={"max_gradient": 0.05}), tmp_path)
+    kept = SpiceFile(tmp_path / "test-gfn2.h5")
+    aside = SpiceFile(tmp_path / "test-gfn2-set-aside.h5")
+    limit = 0.05 * HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM
+    for file, above in ((kept, False), (aside, True)):
+        for i in range(len(file)):
+            assert (np.abs(file[i].forces).max() > limit) == above
+    counted = report.datasets["gfn2"]
+    assert (counted["frames"], counted["frames set aside"]) == (len(kept), len(aside))
+    generate(_protocol(), tmp_path)
+    assert not (tmp_path / "test-gfn2-set-aside.h5").exists()

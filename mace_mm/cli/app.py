@@ -13,7 +13,12 @@ from rich.console import Console
 from mace_mm import __version__
 from mace_mm.cli.compile import compile_
 from mace_mm.cli.evaluate import evaluate
-from mace_mm.cli.generate import generate
+from mace_mm.cli.generate import (
+    generate,
+    generate_frames,
+    generate_labels,
+    generate_molecules,
+)
 from mace_mm.cli.import_model import import_model
 from mace_mm.cli.info import info
 from mace_mm.cli.train import train
@@ -54,6 +59,9 @@ app.command("import")(import_model)
 app.command()(info)
 app.command()(evaluate)
 app.command()(generate)
+app.command()(generate_molecules)
+app.command()(generate_frames)
+app.command()(generate_labels)
 app.command()(train)
 app.command("compile")(compile_)
 

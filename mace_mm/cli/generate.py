@@ -1,46 +1,72 @@
-"""``mace-mm generate``: a labelled dataset from one protocol."""
+"""``mace-mm generate`` and its steps: a labelled dataset from one protocol."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from mace_mm.generation.generate import Step
     from mace_mm.generation.protocol import Protocol
     from mace_mm.generation.report import Report
 
-STEPS = ("molecules", "sample", "label", "assemble")
 SHOWN = 10
+
+_CONFIG = typer.Argument(..., help="The protocol, a YAML file.")
+_OUTPUT = typer.Option(
+    None, "--output", "-o", help="Folder of the dataset; the protocol's name by default."
+)
+_WORKERS = typer.Option(
+    None, "--workers", "-w", min=0, help="Worker processes, in place of the protocol's (0: none)."
+)
 
 
 def generate(
-    config: Path = typer.Argument(..., help="The protocol, a YAML file."),
-    output: Path | None = typer.Option(
-        None, "--output", "-o", help="Folder of the dataset; the protocol's name by default."
-    ),
-    workers: int | None = typer.Option(
-        None, "--workers", "-w", help="Worker processes, in place of the protocol's (0: none)."
-    ),
-    until: str = typer.Option(
-        "assemble", "--until", help=f"The last step to do: {', '.join(STEPS)}."
-    ),
+    config: Path = _CONFIG, output: Path | None = _OUTPUT, workers: int | None = _WORKERS
 ) -> None:
     """Make a labelled dataset in SPICE's layout; a run that was cut short goes on where it was."""
-    from mace_mm.errors import ConfigError
+    _run(config, output, workers, "assemble")
+
+
+def generate_molecules(
+    config: Path = _CONFIG, output: Path | None = _OUTPUT, workers: int | None = _WORKERS
+) -> None:
+    """Only the first step of generate: read, filter and order the molecules, and report them."""
+    _run(config, output, workers, "molecules")
+
+
+def generate_frames(
+    config: Path = _CONFIG, output: Path | None = _OUTPUT, workers: int | None = _WORKERS
+) -> None:
+    """The steps of generate up to the sampled frames, without labels."""
+    _run(config, output, workers, "sample")
+
+
+def generate_labels(
+    config: Path = _CONFIG, output: Path | None = _OUTPUT, workers: int | None = _WORKERS
+) -> None:
+    """The steps of generate up to the labels, without the final files."""
+    _run(config, output, workers, "label")
+
+
+def _run(config: Path, output: Path | None, workers: int | None, until: str) -> None:
     from mace_mm.generation.execution_settings import ExecutionSettings
     from mace_mm.generation.generate import Step
     from mace_mm.generation.protocol import read_protocol
     from mace_mm.generation.report import Report
 
-    if until not in STEPS:
-        raise ConfigError(f"--until wants one of {', '.join(STEPS)}; got {until!r}")
     protocol = read_protocol(config)
     if workers is not None:
-        if workers < 0:
-            raise ConfigError(f"--workers wants 0 or more; got {workers}")
         execution = ExecutionSettings(kind="local", workers=workers)
         protocol = protocol.model_copy(update={"execution": execution})
     console = Console(soft_wrap=True)
@@ -62,19 +88,22 @@ def _with_bars(
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         console=console,
     ) as bars:
-        tasks: dict[str, object] = {}
+        tasks: dict[str, TaskID] = {}
 
         def show(step: str, done: int, total: int) -> None:
             if step not in tasks:
                 tasks[step] = bars.add_task(step, total=total)
-            bars.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
+            bars.update(tasks[step], completed=done, total=total)
 
         make(protocol, folder, until=until, progress=show, report=report)
 
 
 def _summary(console: Console, report: "Report", folder: Path) -> None:
+    items = ", ".join(f"{count} {kind}" for kind, count in sorted(report.items.items()))
+    console.print(f"items: {items or 'none'}; frames: {sum(report.frames.values())}")
     for label, content in report.datasets.items():
         console.print(
             f"{label}: {content['frames']} frames of {content['molecules']} molecules in "

@@ -71,7 +71,7 @@ def _cluster(settings: ExecutionSettings) -> Iterator[Any]:
             n_workers=settings.workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.ERROR,
         ) as cluster:
             yield cluster

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mace_mm.data.extxyz import ExtxyzFile
+from mace_mm.data.extxyz_format import ExtxyzKeys
+from mace_mm.data.labels import formula
 from mace_mm.errors import BackendError, DataError
 from mace_mm.generation.execution import Lost, Runner, Task
 from mace_mm.generation.items import Item, make_items, sampling_key
@@ -87,8 +90,29 @@ def plan(workplace: Workplace) -> list[Item]:
     candidates, unread = read_sources(protocol.molecules.sources, protocol.seed)
     molecules, rejected = select_molecules(candidates, protocol.molecules, protocol.seed)
     items = make_items(molecules, protocol)
-    workplace.report.plan(len(candidates) + len(unread), items, [*unread, *rejected])
-    return items
+    kept, excluded = _without_formulas(items, protocol.molecules.exclude_formulas_of)
+    workplace.report.plan(len(candidates) + len(unread), kept, [*unread, *rejected, *excluded])
+    return kept
+
+
+def _without_formulas(items: list[Item], files: list[Path]) -> tuple[list[Item], list[Rejection]]:
+    """Split the items into (kept, left out): those whose formula occurs in one of the files."""
+    found: dict[str, str] = {}
+    for path in files:
+        entries = ExtxyzFile(path, ExtxyzKeys(energy=None, forces=None)).entries
+        found.update({formula(entry.atomic_numbers): path.name for entry in entries})
+    if not found:
+        return items, []
+    kept, excluded = [], []
+    for item in items:
+        numbers = np.array([atom.GetAtomicNum() for atom in item.molecule().GetAtoms()])
+        there = found.get(formula(numbers))
+        if there is None:
+            kept.append(item)
+        else:
+            reason = f"the formula {formula(numbers)} occurs in {there}"
+            excluded.append(Rejection(name=item.name, stage="molecules", reason=reason))
+    return kept, excluded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +243,7 @@ def _run(
     made: dict[str, Record] = {}
     done = total - len(names)
     progress(stage, done, total)
-    started, n_frames = time.monotonic(), 0
+    started, n_frames, core_seconds = time.monotonic(), 0, 0.0
     for task_key, result in runner(tasks()):
         entry = names[task_key]
         done += 1
@@ -229,6 +253,7 @@ def _run(
             continue
         record = decode_record(result)
         n_frames += len(record.arrays.get("frames", record.arrays.get("energies", ())))
+        core_seconds += record.facts["core_seconds"]
         made[entry.key] = Record(
             facts=record.facts,
             arrays={k: v for k, v in record.arrays.items() if stage == "sampling"},
@@ -240,7 +265,8 @@ def _run(
         except DataError as error:
             del made[entry.key]
             report.reject(Rejection(name=entry.item.name, stage=stage, reason=str(error)))
-    report.speed(stage, len(names), n_frames, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    report.speed(stage, len(names), n_frames, seconds, core_seconds)
     for line in store.damaged:
         report.note("records", stage, line)
     store.damaged.clear()

@@ -87,7 +87,12 @@ Source = Annotated[
 
 
 class MoleculeSettings(Section):
-    """Where molecules come from and which are kept."""
+    """Where molecules come from and which are kept.
+
+    ``similarity`` below 1 drops near-duplicates (Tanimoto, Morgan fingerprints) of kept molecules.
+    ``exclude_formulas_of`` names extxyz files, such as test sets: nothing with a formula that
+    occurs in them is made.
+    """
 
     sources: Annotated[list[Source], Field(min_length=1)]
     elements: list[str] = ["H", "C", "N", "O", "F", "S", "Cl"]
@@ -99,6 +104,7 @@ class MoleculeSettings(Section):
     salts: Literal["reject", "largest"] = "reject"
     similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     max_count: Count | None = None
+    exclude_formulas_of: list[Path] = []
 
     @model_validator(mode="after")
     def _known_elements(self) -> "MoleculeSettings":
@@ -278,6 +284,9 @@ def _resolve_paths(protocol: Protocol, folder: Path) -> Protocol:
         else source
         for source in protocol.molecules.sources
     ]
-    molecules = protocol.molecules.model_copy(update={"sources": sources})
+    excluded = [folder / path for path in protocol.molecules.exclude_formulas_of]
+    molecules = protocol.molecules.model_copy(
+        update={"sources": sources, "exclude_formulas_of": excluded}
+    )
     labels = [label.resolve_paths(folder) for label in protocol.labels]
     return protocol.model_copy(update={"molecules": molecules, "labels": labels})

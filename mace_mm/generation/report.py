@@ -20,7 +20,7 @@ class Report:
         rejections: what was left out as a whole, and why.
         notes: what was left out of an item, and why.
         frames: origin -> number of sampled frames.
-        speeds: stage -> what was made in this run: items, frames, seconds.
+        speeds: stage -> what was made in this run: items, frames, seconds, core_seconds.
         datasets: label -> what was written.
     """
 
@@ -51,9 +51,16 @@ class Report:
         """Frames of one item, each with where it comes from."""
         self.frames = dict(Counter(self.frames) + Counter(origins))
 
-    def speed(self, stage: str, n_items: int, n_frames: int, seconds: float) -> None:
-        """What a stage made in this run."""
-        self.speeds[stage] = {"items": n_items, "frames": n_frames, "seconds": round(seconds, 3)}
+    def speed(
+        self, stage: str, n_items: int, n_frames: int, seconds: float, core_seconds: float
+    ) -> None:
+        """What a stage made in this run; seconds on the clock and spent by the workers."""
+        self.speeds[stage] = {
+            "items": n_items,
+            "frames": n_frames,
+            "seconds": round(seconds, 3),
+            "core_seconds": round(core_seconds, 3),
+        }
 
     def as_json(self) -> str:
         """Everything, for programs."""
@@ -68,9 +75,10 @@ class Report:
         lines.append(f"frames sampled: {sum(self.frames.values())} ({origins or 'none'})")
         for stage, speed in self.speeds.items():
             rate = speed["frames"] / max(speed["seconds"], 1e-9)
+            a_core = speed["frames"] / max(speed["core_seconds"], 1e-9)
             lines.append(
                 f"{stage}, in this run: {speed['items']:.0f} items, {speed['frames']:.0f} frames"
-                f" in {speed['seconds']:.1f} s ({rate:.1f} frames/s)"
+                f" in {speed['seconds']:.1f} s ({rate:.1f}/s, {a_core:.1f} per core-second)"
             )
         for label, content in self.datasets.items():
             lines += ["", f"label {label}:"]

@@ -1,5 +1,6 @@
 """The functions that workers run: arguments in, the bytes of a record out."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -61,6 +62,7 @@ def _recorded(work: Callable[[], Record]) -> bytes:
     A reason that belongs to the item is recorded, and kept. One that no one foresaw is recorded as
     such, and not kept. A missing package or a wrong setting ends the run.
     """
+    started = time.process_time()
     try:
         with threadpool_limits(limits=1):
             record = work()
@@ -72,4 +74,5 @@ def _recorded(work: Callable[[], Record]) -> bytes:
         record = Record(
             facts={"failure": f"unforeseen {type(error).__name__}: {error}", "transient": True}
         )
+    record.facts["core_seconds"] = time.process_time() - started
     return record.encode()
