@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from rdkit import Chem
 
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.generation.conformers import embed_conformers
 from mace_mm.generation.enumeration import enumerate_fragments, enumerate_peptides
+from mace_mm.generation.label_settings import LabelSettings
 from mace_mm.generation.molecules import (
     Candidate,
     from_mapped_smiles,
@@ -20,7 +22,9 @@ from mace_mm.generation.protocol import (
     EnumerateSource,
     FileSource,
     MoleculeSettings,
+    Protocol,
     SmilesSource,
+    Source,
     read_protocol,
 )
 from mace_mm.generation.sources import read_sources
@@ -29,6 +33,12 @@ from mace_mm.generation.sources import read_sources
 def _settings(**changes: object) -> MoleculeSettings:
     source = SmilesSource(kind="smiles", smiles=["C"])
     return MoleculeSettings(sources=[source], **changes)
+
+
+def _protocol(*sources: Source, seed: int = 0) -> Protocol:
+    label = LabelSettings(name="gfn2", kind="tblite", method="GFN2-xTB")
+    molecules = MoleculeSettings(sources=list(sources))
+    return Protocol(name="test", seed=seed, molecules=molecules, labels=[label])
 
 
 def _candidates(*smiles: str) -> list[Candidate]:
@@ -137,7 +147,7 @@ def test_smiles_csv_and_sdf_files_are_read_and_bad_records_named(tmp_path: Path)
         FileSource(kind="file", path=tmp_path / "b.csv", name_column="id"),
         FileSource(kind="file", path=tmp_path / "c.sdf"),
     ]
-    candidates, rejected = read_sources(list(sources), seed=0)
+    candidates, rejected = read_sources(_protocol(*sources))
     assert [(c.name, c.smiles) for c in candidates] == [
         ("ethanol", "CCO"),
         ("", "CC"),
@@ -146,10 +156,10 @@ def test_smiles_csv_and_sdf_files_are_read_and_bad_records_named(tmp_path: Path)
     ]
     assert [r.name for r in rejected] == ["b.csv:3", "c.sdf, record 2"]
     with pytest.raises(ConfigError, match="not a file"):
-        read_sources([FileSource(kind="file", path=tmp_path / "none.smi")], seed=0)
+        read_sources(_protocol(FileSource(kind="file", path=tmp_path / "none.smi")))
     with pytest.raises(ConfigError, match="wants columns structure"):
         wrong = FileSource(kind="file", path=tmp_path / "b.csv", smiles_column="structure")
-        read_sources([wrong], seed=0)
+        read_sources(_protocol(wrong))
 
 
 def test_enumerated_molecules_are_real_and_peptides_are_l() -> None:
@@ -166,9 +176,9 @@ def test_enumerated_molecules_are_real_and_peptides_are_l() -> None:
     # L amino acids are S at the alpha carbon, but for cysteine, where sulfur outranks oxygen.
     assert {n for n, c in centers.items() if next(iter(c.values())) != "S"} == {"ACE-CYS-NME"}
     source = EnumerateSource(kind="enumerate", what="fragments", count=20)
-    first, _ = read_sources([source], seed=4)
-    again, _ = read_sources([source], seed=4)
-    other, _ = read_sources([source], seed=5)
+    first, _ = read_sources(_protocol(source, seed=4))
+    again, _ = read_sources(_protocol(source, seed=4))
+    other, _ = read_sources(_protocol(source, seed=5))
     assert first == again != other
 
 
@@ -184,3 +194,15 @@ def test_a_protocol_names_every_wrong_key(tmp_path: Path) -> None:
         assert part in str(caught.value)
     with pytest.raises(ConfigError, match="cannot read"):
         read_protocol(tmp_path / "missing.yaml")
+
+
+def test_every_example_protocol_is_valid(project_root: Path) -> None:
+    paths = sorted((project_root / "examples" / "generate").glob("*.yaml"))
+    assert {"tiny.yaml", "dataset.yaml", "sample.yaml"} <= {path.name for path in paths}
+    for path in paths:
+        protocol = read_protocol(path)
+        # What is stored with the data can be used again, and names no folder of this machine.
+        stored = protocol.as_yaml()
+        assert str(project_root) not in stored
+        again = Protocol.model_validate(yaml.safe_load(stored))
+        assert again.as_yaml() == stored

@@ -197,3 +197,22 @@ def test_labels_beyond_a_limit_are_set_aside_in_a_file_of_their_own(tmp_path: Pa
     assert (counted["frames"], counted["frames set aside"]) == (len(kept), len(aside))
     generate(_protocol(), tmp_path)
     assert not (tmp_path / "test-gfn2-set-aside.h5").exists()
+
+
+def test_the_committed_sample_is_what_its_protocol_makes(
+    project_root: Path, tmp_path: Path
+) -> None:
+    """Two of its molecules again, on whatever processor this is: the same frames to 1e-3 Å."""
+    sample = project_root / "examples" / "generate" / "sample.h5"
+    file = SpiceFile(sample)
+    assert len(file) == 300
+    with h5py.File(sample) as h5:
+        content = yaml.safe_load(h5.attrs["protocol"])
+    content["molecules"]["sources"] = content["molecules"]["sources"][:1]
+    content |= {"dimers": [], "clusters": []}
+    generate(Protocol.model_validate(content), tmp_path)
+    index = [entry.name for entry in file.entries].index("water")
+    again = SpiceFile(tmp_path / "sample-gfn2.h5").conformers(0)
+    stored = file.conformers(index)
+    np.testing.assert_allclose(again.positions, stored.positions, atol=1e-3)
+    np.testing.assert_allclose(again.forces, stored.forces, atol=0.05)

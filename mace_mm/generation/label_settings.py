@@ -53,10 +53,6 @@ class LabelSettings(BaseModel):
             raise ValueError(f"a label of kind {self.kind!r} does not use {', '.join(unused)}")
         return self
 
-    def resolve_paths(self, folder: Path) -> "LabelSettings":
-        """Take a relative ``path`` from the protocol's folder."""
-        return self if self.path is None else self.model_copy(update={"path": folder / self.path})
-
     def level_of_theory(self) -> str:
         """The level in words, as stored with the data."""
         if self.kind == "ani":

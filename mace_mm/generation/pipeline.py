@@ -87,10 +87,11 @@ def open_workplace(folder: Path, protocol: Protocol, report: Report) -> Iterator
 def plan(workplace: Workplace) -> list[Item]:
     """Step 1: read, filter and order the molecules, and make the list of items."""
     protocol = workplace.protocol
-    candidates, unread = read_sources(protocol.molecules.sources, protocol.seed)
+    candidates, unread = read_sources(protocol)
     molecules, rejected = select_molecules(candidates, protocol.molecules, protocol.seed)
     items = make_items(molecules, protocol)
-    kept, excluded = _without_formulas(items, protocol.molecules.exclude_formulas_of)
+    files = [protocol.located(path) for path in protocol.molecules.exclude_formulas_of]
+    kept, excluded = _without_formulas(items, files)
     workplace.report.plan(len(candidates) + len(unread), kept, [*unread, *rejected, *excluded])
     return kept
 
@@ -187,7 +188,8 @@ def label(
         the items with stored labels, in order.
     """
     stage = f"label {settings.name}"
-    settings_json = settings.model_dump_json()
+    path = None if settings.path is None else workplace.protocol.located(settings.path)
+    settings_json = settings.model_copy(update={"path": path}).model_dump_json()
     keys = {entry.key: label_key(entry, settings) for entry in sampled}
     records = {entry.key: workplace.labels.load(keys[entry.key]) for entry in sampled}
     missing = [entry for entry in sampled if records[entry.key] is None]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from mace_mm.elements import atomic_number
 from mace_mm.errors import ConfigError
@@ -216,7 +216,13 @@ class DatasetSettings(Section):
 
 
 class Protocol(Section):
-    """Everything that decides the dataset, and where it goes."""
+    """Everything that decides the dataset.
+
+    Paths stay as they are written, so that what is stored with the data names no machine; `located`
+    finds them.
+    """
+
+    _folder: Path = PrivateAttr(default=Path())
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     seed: Annotated[int, Field(ge=0)] = 0
@@ -238,6 +244,10 @@ class Protocol(Section):
             raise ValueError(f"labels want distinct names, got {', '.join(names)}")
         return self
 
+    def located(self, path: Path) -> Path:
+        """A path of the protocol, taken from the folder of its file."""
+        return self._folder / path
+
     def as_yaml(self) -> str:
         """The protocol as YAML without ``execution``: where it ran does not decide the data."""
         content = self.model_dump(mode="json", exclude={"execution"})
@@ -251,7 +261,7 @@ def fingerprint(*sections: BaseModel | str | int | float | None) -> str:
 
 
 def read_protocol(path: str | Path) -> Protocol:
-    """Read and validate a protocol; relative paths are taken from the file's folder.
+    """Read and validate a protocol; relative paths will be taken from the file's folder.
 
     Raises:
         ConfigError: no such file, not YAML, or a key or value that does not fit (all are listed).
@@ -274,19 +284,5 @@ def read_protocol(path: str | Path) -> Protocol:
             for entry in error.errors()
         ]
         raise ConfigError(f"{path} is not a valid protocol:\n" + "\n".join(lines)) from error
-    return _resolve_paths(protocol, path.resolve().parent)
-
-
-def _resolve_paths(protocol: Protocol, folder: Path) -> Protocol:
-    sources = [
-        source.model_copy(update={"path": folder / source.path})
-        if isinstance(source, FileSource | FreeSolvSource | SpiceSource)
-        else source
-        for source in protocol.molecules.sources
-    ]
-    excluded = [folder / path for path in protocol.molecules.exclude_formulas_of]
-    molecules = protocol.molecules.model_copy(
-        update={"sources": sources, "exclude_formulas_of": excluded}
-    )
-    labels = [label.resolve_paths(folder) for label in protocol.labels]
-    return protocol.model_copy(update={"molecules": molecules, "labels": labels})
+    protocol._folder = path.resolve().parent
+    return protocol

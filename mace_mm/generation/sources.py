@@ -18,6 +18,7 @@ from mace_mm.generation.protocol import (
     EnumerateSource,
     FileSource,
     FreeSolvSource,
+    Protocol,
     SmilesSource,
     Source,
     SpiceSource,
@@ -25,7 +26,7 @@ from mace_mm.generation.protocol import (
 from mace_mm.generation.seeding import derive_seed
 
 
-def read_sources(sources: list[Source], seed: int) -> tuple[list[Candidate], list[Rejection]]:
+def read_sources(protocol: Protocol) -> tuple[list[Candidate], list[Rejection]]:
     """All candidates of all sources, in order, and what could not be read.
 
     Raises:
@@ -33,8 +34,10 @@ def read_sources(sources: list[Source], seed: int) -> tuple[list[Candidate], lis
     """
     candidates: list[Candidate] = []
     rejected: list[Rejection] = []
-    for source in sources:
-        for entry in _read(source, seed):
+    for source in protocol.molecules.sources:
+        if not isinstance(source, SmilesSource | EnumerateSource):
+            source = source.model_copy(update={"path": protocol.located(source.path)})
+        for entry in _read(source, protocol.seed):
             if isinstance(entry, Rejection):
                 rejected.append(entry)
             else:
