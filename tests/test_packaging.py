@@ -13,13 +13,17 @@ import yaml
 pytestmark = pytest.mark.plain
 
 # conda-forge's name of a package, where it differs from the one in pyproject.toml.
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "openmmml": "openmm-ml", "torch": "pytorch"}
+CONDA_NAMES = {
+    "lightning-fabric": "lightning",
+    "matplotlib": "matplotlib-base",
+    "openmmml": "openmm-ml",
+    "torch": "pytorch",
+}
 # Packages that only environment.yml brings, and why.
 CONDA_ONLY = {
     "openmm-torch",  # the extra `torchforce` of pyproject.toml
     "openmmforcefields",  # classical parameters, not on PyPI
     "openff-toolkit",  # not on PyPI
-    "lightning",  # optional training driver
     "pip",
     "python",
 }

@@ -3,17 +3,17 @@
 import os
 from pathlib import Path
 
-from lightning_fabric import Fabric
-from lightning_fabric.loggers import Logger, TensorBoardLogger
-from lightning_fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
-
 from mace_mm.errors import DependencyError
 from mace_mm.training.config import RunConfig
+from mace_mm.training.fabric import (
+    ClusterEnvironment,
+    Fabric,
+    LightningEnvironment,
+    Logger,
+    SLURMEnvironment,
+    TensorBoardLogger,
+    TorchElasticEnvironment,
+)
 
 
 def make_fabric(run: RunConfig, folder: Path) -> Fabric:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
-
 from mace_mm.errors import CheckpointError, TrainingError
 from mace_mm.model.potential import Potential
 from mace_mm.training.averaging import WeightAverage
@@ -20,6 +18,7 @@ from mace_mm.training.checkpoint import (
     save_checkpoint,
 )
 from mace_mm.training.config import StageConfig, TrainingConfig
+from mace_mm.training.fabric import Fabric
 from mace_mm.training.frames import TrainBatch, WeightedFrames, make_train_loader
 from mace_mm.training.loss import Loss, count_labels
 from mace_mm.training.metrics import Errors, ErrorSums
