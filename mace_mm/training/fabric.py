@@ -1,5 +1,7 @@
 """Lightning Fabric, from either of the packages it is published in."""
 
+# mypy: disable-error-code="no-redef"
+
 try:
     from lightning_fabric import Fabric
     from lightning_fabric.loggers import Logger, TensorBoardLogger

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
 from mace_mm.errors import CheckpointError, TrainingError
 from mace_mm.model.potential import Potential
 from mace_mm.training.averaging import WeightAverage
