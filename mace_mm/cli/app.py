@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mace_mm import __version__
 from mace_mm.cli.compile import compile_
+from mace_mm.cli.data import data
 from mace_mm.cli.evaluate import evaluate
 from mace_mm.cli.generate import (
     generate,
@@ -64,6 +65,7 @@ app.command()(generate_frames)
 app.command()(generate_labels)
 app.command()(train)
 app.command("compile")(compile_)
+app.add_typer(data, name="data")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

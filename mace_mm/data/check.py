@@ -61,8 +61,9 @@ def check_data(
     """
     settings = settings or CheckSettings()
     if len(source) == 0:
-        listed = "; ".join(getattr(source, "problems", [])[:3])
-        raise DataError(f"there is no frame to check{': ' + listed if listed else ''}")
+        damaged = getattr(source, "problems", [])
+        why = f": {damaged[0]} ({len(damaged)} such items)" if damaged else ""
+        raise DataError(f"there is no frame to check{why}")
     frames = np.arange(len(source))
     rng = np.random.default_rng(settings.seed)
     if settings.max_frames is not None and settings.max_frames < frames.size:
@@ -90,10 +91,11 @@ def check_data(
 
 
 def _readable(source: FrameSource, scan: FrameScan) -> list[Finding]:
-    found = [
-        Finding(level="error", check="readable", text=line)
-        for line in getattr(source, "problems", [])
-    ]
+    damaged = list(getattr(source, "problems", []))
+    found = [Finding(level="error", check="readable", text=line) for line in damaged[:20]]
+    if len(damaged) > 20:
+        text = f"and {len(damaged) - 20} more items that cannot be read"
+        found.append(Finding(level="error", check="readable", text=text))
     if scan.problems:
         lines = "; ".join(f"frame {i}: {text}" for i, text in scan.problems[:5])
         found.append(

@@ -101,7 +101,7 @@ def draw_histograms(path: str | Path, report: CheckReport) -> None:
     )
     for axes, (values, label, logarithmic) in zip(figure.subplots(2, 3).flat, panels, strict=True):
         finite = values[np.isfinite(values)]
-        axes.set_xlabel(label)
+        axes.set_title(label, fontsize="medium")
         axes.set_ylabel("frames" if "sample" not in label else "components")
         if finite.size:
             axes.hist(finite, bins=60)

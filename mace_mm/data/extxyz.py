@@ -21,7 +21,7 @@ class ExtxyzFile:
     Args:
         path: the file.
         keys: where the labels are.
-        strict: raise on a damaged frame; otherwise leave it out, log it and list it in `problems`.
+        strict: raise on a damaged frame; otherwise leave it out and list it in `problems`.
 
     Attributes:
         entries: the molecules.
@@ -77,7 +77,6 @@ class ExtxyzFile:
                     line = f"{self.path}: frame {number}: {error}"
                     if strict:
                         raise DataError(line) from None
-                    _LOG.warning("left out %s", line)
                     self.problems.append(line)
                     number += 1
                     if isinstance(error, _LostPlaceError):
@@ -99,6 +98,8 @@ class ExtxyzFile:
                 self._offsets.append(offset)
                 number += 1
         self.entry_of_frame = np.array(molecule, dtype=np.int64)
+        if self.problems:
+            _LOG.warning("left out %d damaged frames: %s ...", len(self.problems), self.problems[0])
 
 
 def write_extxyz(

@@ -70,8 +70,7 @@ class SpiceFile:
     Args:
         path: the HDF5 file.
         keys: names of the label datasets.
-        strict: raise on a damaged group; otherwise leave the group out, log it and list it in
-            `problems`.
+        strict: raise on a damaged group; otherwise leave the group out and list it in `problems`.
         cache_bytes: memory for arrays of whole groups, bytes.
 
     Attributes:
@@ -165,7 +164,6 @@ class SpiceFile:
                     line = f"{self.path}: group {name!r}: {error}"
                     if strict:
                         raise DataError(line) from None
-                    _LOG.warning("left out %s", line)
                     self.problems.append(line)
                     continue
                 if n_frames == 0:
@@ -173,6 +171,9 @@ class SpiceFile:
                 elif entry is not None:
                     self.entries.append(entry)
                     self._counts.append(n_frames)
+
+        if self.problems:
+            _LOG.warning("left out %d damaged groups: %s ...", len(self.problems), self.problems[0])
 
     def _read(self, group: int) -> ConformerSet:
         name = self.entries[group].name

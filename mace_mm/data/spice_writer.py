@@ -1,15 +1,14 @@
 """Write SPICE's HDF5 layout so that no crash leaves a half-written file behind.
 
 A file is written beside its place, flushed to the disk and renamed: readers see the old file or
-the new one. Long runs keep one small file per molecule (`SpiceShards`) and merge them at the end.
+the new one.
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import h5py
@@ -67,7 +66,7 @@ def append_spice(
 ) -> int:
     """Add molecules to a file; if anything fails, the file stays as it was.
 
-    The file is copied first, so add many molecules at once (`SpiceShards` for one at a time).
+    The file is copied first, so add many molecules at once.
 
     Raises:
         DataError: as `write_spice`; also a molecule that the file already holds.
@@ -80,89 +79,6 @@ def append_spice(
             write_group(file, entry, keys or SpiceKeys(), atomic_energies)
             n += 1
     return n
-
-
-class SpiceShards:
-    """One small file per molecule in a folder, for writers that may be killed at any moment.
-
-    A molecule's file appears whole or not at all, and its name depends only on the molecule's
-    name: a worker that does a molecule again replaces the same file, so nothing is doubled.
-
-    Args:
-        folder: made if it does not exist.
-        keys: names of the label datasets.
-        atomic_energies: atomic number -> eV, for `formation_energy`.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        keys: SpiceKeys | None = None,
-        atomic_energies: Mapping[int, float] | None = None,
-    ) -> None:
-        self.folder = Path(folder)
-        self.keys = keys or SpiceKeys()
-        self.atomic_energies = None if atomic_energies is None else dict(atomic_energies)
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def path_of(self, name: str) -> Path:
-        """File of the molecule with this name."""
-        return self.folder / (hashlib.sha256(name.encode()).hexdigest()[:32] + ".hdf5")
-
-    def __contains__(self, name: str) -> bool:
-        return self.path_of(name).is_file()
-
-    def add(self, entry: ConformerSet) -> None:
-        """Store a molecule; returns after it is on the disk."""
-        with _replacing(self.path_of(entry.name)) as file:
-            write_group(file, entry, self.keys, self.atomic_energies)
-
-    def names(self) -> list[str]:
-        """Sorted names of the molecules stored."""
-        found = []
-        for path in self.folder.glob("*.hdf5"):
-            with open_hdf5(path) as file:
-                found.extend(file)
-        return sorted(found)
-
-    def remove_partial(self) -> int:
-        """Delete what killed writers left; call it only while no writer is at work."""
-        left = list(self.folder.glob("*.partial"))
-        for path in left:
-            path.unlink()
-        return len(left)
-
-    def merge(
-        self,
-        path: str | Path,
-        names: Sequence[str] | None = None,
-        attributes: Mapping[str, str | int | float] | None = None,
-    ) -> int:
-        """Copy molecules into one file, which appears when it is complete.
-
-        Args:
-            path: the HDF5 file.
-            names: the molecules wanted, all that are stored by default.
-            attributes: stored with the file.
-
-        Returns:
-            the number of molecules.
-
-        Raises:
-            DataError: a molecule is not stored, or its file is damaged.
-        """
-        chosen = self.names() if names is None else list(names)
-        with _replacing(Path(path)) as file:
-            file.attrs.update(attributes or {})
-            for name in chosen:
-                with open_hdf5(self.path_of(name)) as shard:
-                    if name not in shard:
-                        raise DataError(f"{self.path_of(name)}: holds no molecule {name!r}")
-                    if name in file:
-                        raise DataError(f"{path}: molecule {name!r} occurs twice")
-                    shard.copy(shard[name], file, name=name)
-        return len(chosen)
 
 
 def write_group(
