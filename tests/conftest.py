@@ -37,6 +37,18 @@ def openmmtorch_installed() -> None:
         pytest.skip("openmmtorch is not installed in this environment")
 
 
+@pytest.fixture(scope="session", params=["pythonforce", "torchforce", "pythontorchforce"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Every way of calling torch from OpenMM that works here, one after another."""
+    from mace_mm.simulation.openmm_force import backend_problem
+
+    name = str(request.param)
+    problem = None if name == "pythonforce" else backend_problem(name)
+    if problem is not None:
+        pytest.skip(problem)
+    return name
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests marked gpu where no CUDA device is present."""
     marked = [item for item in items if item.get_closest_marker("gpu")]

@@ -27,7 +27,6 @@ from mace_mm.simulation import openmm_force
 
 pytestmark = pytest.mark.plain
 
-BACKENDS = ["pythonforce", "torchforce", "pythontorchforce"]
 PLATFORMS = [
     openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())
 ]
@@ -36,16 +35,6 @@ SYSTEMS = {
     "triclinic": (METHANOL, TRICLINIC),
     "box smaller than the cutoff": (WATER, TINY),
 }
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request) -> str:
-    problem = (
-        None if request.param == "pythonforce" else openmm_force.backend_problem(request.param)
-    )
-    if problem is not None:
-        pytest.skip(problem)
-    return request.param
 
 
 def by_ase(numbers, positions, cell, precision, kind="interaction_energy"):
@@ -243,6 +232,9 @@ def test_choice_of_backend_is_explained(caplog, monkeypatch):
     with pytest.raises(BackendError, match="'cudaforce'"):
         openmm_force.choose_backend("cudaforce")
     assert openmm_force.choose_backend("pythonforce") == ("pythonforce", "asked for")
+    name, reason = openmm_force.choose_backend("auto")
+    if name == "pythonforce" and openmm_force.backend_problem("torchforce") is None:
+        assert "crashes when OpenMM 8.6 copies a TorchForce" in reason
     monkeypatch.setattr(openmm_force.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match="openmmtorch is not installed"):
         openmm_force.choose_backend("torchforce")

@@ -126,6 +126,9 @@ def make_force(
     module = OpenMMModule(evaluator, index, periodic, interaction_energy)
     compiled = compile_module(module.to(evaluator.species.device))
     if name == "torchforce":
+        problem = copy_problem()
+        if problem is not None:
+            _log.warning("%s: use backend 'pythonforce' where Systems are copied", problem)
         force = _plugin().TorchForce(compiled)
         force.setOutputsForces(True)
     else:
@@ -160,6 +163,8 @@ def choose_backend(requested: str = "auto") -> tuple[str, str]:
     problems: list[str] = []
     for name in ("torchforce", "pythontorchforce"):
         problem = backend_problem(name)
+        if problem is None and name == "torchforce":
+            problem = copy_problem()
         if problem is None:
             return name, "; ".join(["the plugin openmm-torch is installed", *problems])
         problems.append(f"{name} is not used because {problem}")
@@ -183,6 +188,23 @@ def backend_problem(name: str) -> str | None:
     attribute = {"torchforce": "TorchForce", "pythontorchforce": "PythonTorchForce"}[name]
     if not hasattr(plugin, attribute):
         return f"this openmmtorch has no {attribute}"
+    return None
+
+
+def copy_problem() -> str | None:
+    """Why a TorchForce must not be copied or read from XML here; None if it may.
+
+    The wheel of openmmtorch 1.5 was compiled for an OpenMM whose ``getStringProperty`` returned a
+    reference; OpenMM 8.6 returns a value, and the wheel's reader of XML crashes the process.
+    """
+    from_wheel = "OpenMM.libs" in openmm.version.openmm_library_path
+    version = tuple(int(n) for n in openmm.version.short_version.split(".")[:2])
+    try:
+        affected = importlib.metadata.version("openmmtorch") == "1.5"
+    except importlib.metadata.PackageNotFoundError:
+        affected = False
+    if from_wheel and affected and version >= (8, 6):
+        return "openmmtorch 1.5 of PyPI crashes when OpenMM 8.6 copies a TorchForce or reads XML"
     return None
 
 
