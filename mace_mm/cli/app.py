@@ -22,6 +22,7 @@ from mace_mm.cli.generate import (
 )
 from mace_mm.cli.import_model import import_model
 from mace_mm.cli.info import info
+from mace_mm.cli.simulate import simulate
 from mace_mm.cli.train import train
 from mace_mm.errors import MaceMMError
 
@@ -58,6 +59,7 @@ def _root(
 
 app.command("import")(import_model)
 app.command()(info)
+app.command()(simulate)
 app.command()(evaluate)
 app.command()(generate)
 app.command()(generate_molecules)

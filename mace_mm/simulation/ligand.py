@@ -43,8 +43,12 @@ class Ligand:
         return int(self.positions_nm.shape[0])
 
 
-def load_ligand(source: str) -> Ligand:
+def load_ligand(source: str, name: str | None = None) -> Ligand:
     """Read a ligand from a file (.sdf, .mol, .pdb) or build one from a SMILES string.
+
+    Args:
+        source: path or SMILES.
+        name: a name for people; the file's title or name, or the SMILES, if not given.
 
     Raises:
         InputError: not a file and not a SMILES string; a file that cannot be read, holds no
@@ -57,11 +61,11 @@ def load_ligand(source: str) -> Ligand:
         if not path.is_file():
             raise InputError(f"no such file: {source}")
         if suffix == ".pdb":
-            return _from_pdb(path)
+            return _from_pdb(path, name)
         if suffix in (".sdf", ".mol"):
-            return _from_sdf(path)
+            return _from_sdf(path, name)
         raise InputError(f"a ligand file ends in one of {' '.join(_SUFFIXES)}, got {source}")
-    return ligand_from_smiles(source)
+    return ligand_from_smiles(source, name)
 
 
 def ligand_from_smiles(smiles: str, name: str | None = None) -> Ligand:
@@ -97,7 +101,7 @@ def _check_one_fragment(molecule: Chem.Mol, where: str) -> None:
         raise InputError(f"one molecule was expected, {where} holds {n_fragments}")
 
 
-def _from_sdf(path: Path) -> Ligand:
+def _from_sdf(path: Path, name: str | None) -> Ligand:
     try:
         supplier = Chem.SDMolSupplier(str(path), removeHs=False)
         molecules = list(supplier)
@@ -114,7 +118,7 @@ def _from_sdf(path: Path) -> Ligand:
     if n_missing:
         raise InputError(f"{path} lacks {n_missing} hydrogen atoms: add them with coordinates")
     title = molecule.GetProp("_Name").strip() if molecule.HasProp("_Name") else ""
-    return _from_rdkit(molecule, title or path.stem)
+    return _from_rdkit(molecule, name or title or path.stem)
 
 
 def _from_rdkit(molecule: Chem.Mol, name: str) -> Ligand:
@@ -142,7 +146,7 @@ def _from_rdkit(molecule: Chem.Mol, name: str) -> Ligand:
     )
 
 
-def _from_pdb(path: Path) -> Ligand:
+def _from_pdb(path: Path, name: str | None) -> Ligand:
     try:
         pdb = app.PDBFile(str(path))
     except (ValueError, KeyError, IndexError, AttributeError) as error:
@@ -154,7 +158,7 @@ def _from_pdb(path: Path) -> Ligand:
             raise ElementError(f"atom {atom.name} (index {atom.index}) of {path} has no element")
     positions = pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
     return Ligand(
-        name=path.stem,
+        name=name or path.stem,
         topology=pdb.topology,
         positions_nm=np.array(positions, dtype=np.float64),
         smiles=None,

@@ -10,9 +10,10 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from mace_mm.errors import BackendError, ConfigError, GeometryError
+from mace_mm.errors import ConfigError, GeometryError
+from mace_mm.simulation.context import degrees_of_freedom, make_context
 from mace_mm.simulation.run_checkpoint import RunCheckpoint, load_checkpoint, save_checkpoint
-from mace_mm.simulation.run_progress import MinimizationReporter, Progress, Speed
+from mace_mm.simulation.run_progress import Progress, Speed
 from mace_mm.simulation.run_settings import MAX_SEED, RunSettings
 from mace_mm.simulation.trajectory import LogRow, RunFiles
 
@@ -23,6 +24,11 @@ LOG_NAME = "log.csv"
 TOPOLOGY_NAME = "topology.pdb"
 TRAJECTORY_NAME = "trajectory.dcd"
 
+# kJ/mol/nm, root mean square over the components.
+FORCE_TOLERANCE = 10.0
+MINIMIZATION_ROUND = 20
+
+_FORCE_UNIT = unit.kilojoule_per_mole / unit.nanometer
 _GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
 
 
@@ -115,22 +121,6 @@ def _check_empty(folder: Path) -> None:
             )
 
 
-def make_platform(name: str | None) -> openmm.Platform | None:
-    """The OpenMM platform of this name; None lets OpenMM choose.
-
-    Raises:
-        BackendError: there is no such platform; the message lists those there are.
-    """
-    if name is None:
-        return None
-    known = [
-        openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())
-    ]
-    if name not in known:
-        raise BackendError(f"the OpenMM platforms here are {' '.join(known)}, got {name!r}")
-    return openmm.Platform.getPlatformByName(name)
-
-
 @dataclass(kw_only=True)
 class _Run:
     """One call of run_dynamics."""
@@ -145,20 +135,16 @@ class _Run:
     checkpoint: RunCheckpoint | None
     context: openmm.Context = field(init=False)
     integrator: openmm.Integrator = field(init=False)
+    degrees_of_freedom: int = field(init=False)
 
     def __post_init__(self) -> None:
         settings, checkpoint = self.settings, self.checkpoint
-        self.integrator = openmm.LangevinMiddleIntegrator(
-            settings.temperature_k * unit.kelvin,
-            settings.friction_per_ps / unit.picosecond,
-            settings.timestep_fs * unit.femtosecond,
-        )
         # A continued run takes another seed, or the noise of its first part would repeat.
         shift = 0 if checkpoint is None else checkpoint.step
-        self.integrator.setRandomNumberSeed((settings.seed - 1 + shift) % MAX_SEED + 1)
-        platform = make_platform(settings.platform)
-        arguments = [] if platform is None else [platform]
-        self.context = openmm.Context(self.system, self.integrator, *arguments)
+        seed = (settings.seed - 1 + shift) % MAX_SEED + 1
+        self.context = make_context(self.system, settings, seed)
+        self.integrator = self.context.getIntegrator()
+        self.degrees_of_freedom = degrees_of_freedom(self.system)
         if checkpoint is not None:
             self.context.setState(openmm.XmlSerializer.deserialize(checkpoint.state))
             logger.info("resuming at step %d", checkpoint.step)
@@ -170,17 +156,40 @@ class _Run:
         if box is not None:
             self.context.setPeriodicBoxVectors(*box)
         self.context.setPositions(positions_nm)
-        if settings.minimize_steps > 0:
-            reporter = MinimizationReporter(
-                settings.minimize_steps, self.on_progress, self.should_stop
-            )
-            openmm.LocalEnergyMinimizer.minimize(
-                self.context, maxIterations=settings.minimize_steps, reporter=reporter
-            )
+        self._minimize()
         self.context.setVelocitiesToTemperature(settings.temperature_k * unit.kelvin, settings.seed)
         positions = self.context.getState(positions=True).getPositions()
         with (self.folder / TOPOLOGY_NAME).open("w", encoding="utf-8") as file:
             app.PDBFile.writeFile(self.topology, positions, file, keepIds=True)
+
+    def _minimize(self) -> None:
+        """Minimize in short rounds, each a call of its own.
+
+        A MinimizationReporter would tell more, but OpenMM holds Python's lock while one is used,
+        and TorchForce cannot differentiate then.
+        """
+        n_steps, done = self.settings.minimize_steps, 0
+        while done < n_steps and not self.should_stop():
+            round_steps = min(MINIMIZATION_ROUND, n_steps - done)
+            openmm.LocalEnergyMinimizer.minimize(
+                self.context, tolerance=FORCE_TOLERANCE, maxIterations=round_steps
+            )
+            done += round_steps
+            state = self.context.getState(energy=True, forces=True)
+            forces = state.getForces(asNumpy=True).value_in_unit(_FORCE_UNIT)
+            converged = bool(np.sqrt((forces**2).mean()) <= FORCE_TOLERANCE)
+            self.on_progress(
+                Progress(
+                    stage="minimization",
+                    step=n_steps if converged else done,
+                    n_steps=n_steps,
+                    potential_energy_kj_mol=state.getPotentialEnergy().value_in_unit(
+                        unit.kilojoule_per_mole
+                    ),
+                )
+            )
+            if converged:
+                return
 
     def integrate(self) -> RunResult:
         """Run to the last step, or until asked to stop."""
@@ -230,7 +239,7 @@ class _Run:
                 f"the simulation became unstable before step {step}: potential energy {potential}"
                 f" kJ/mol; the last checkpoint in {self.folder} is intact"
             )
-        temperature = 2.0 * kinetic / (_degrees_of_freedom(self.system) * _GAS_CONSTANT)
+        temperature = 2.0 * kinetic / (self.degrees_of_freedom * _GAS_CONSTANT)
         files.write_row(
             LogRow(
                 step=step,
@@ -271,13 +280,3 @@ class _Run:
                 state=openmm.XmlSerializer.serialize(state),
             ),
         )
-
-
-def _degrees_of_freedom(system: openmm.System) -> int:
-    """Three a particle with mass, less the constraints and a removed center-of-mass motion."""
-    massive = [
-        system.getParticleMass(i).value_in_unit(unit.dalton) > 0
-        for i in range(system.getNumParticles())
-    ]
-    removed = any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
-    return 3 * sum(massive) - system.getNumConstraints() - (3 if removed else 0)

@@ -1,10 +1,7 @@
 """What a run tells while it goes on."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import openmm
 
 _SECONDS_PER_DAY = 86400.0
 
@@ -47,31 +44,3 @@ class Speed:
         elif self.elapsed_s > self._warm[1]:
             simulated_ns = (step - self._warm[0]) * self._timestep_fs * 1e-6
             self.ns_per_day = simulated_ns / (self.elapsed_s - self._warm[1]) * _SECONDS_PER_DAY
-
-
-class MinimizationReporter(openmm.MinimizationReporter):
-    """Passes the minimizer's progress on; the minimizer stops when it returns True."""
-
-    def __init__(
-        self,
-        n_steps: int,
-        on_progress: Callable[[Progress], None],
-        should_stop: Callable[[], bool],
-    ) -> None:
-        super().__init__()
-        self._n_steps = n_steps
-        self._on_progress = on_progress
-        self._should_stop = should_stop
-
-    def report(
-        self, iteration: int, positions: object, gradient: object, values: dict[str, float]
-    ) -> bool:
-        self._on_progress(
-            Progress(
-                stage="minimization",
-                step=min(iteration + 1, self._n_steps),
-                n_steps=self._n_steps,
-                potential_energy_kj_mol=values["system energy"],
-            )
-        )
-        return self._should_stop()
