@@ -1,7 +1,7 @@
 # Two environments: .venv holds the tested pair torch 2.9.1 + openmmtorch 1.5, .venv-plain a newer
 # torch without openmmtorch. Both are reused until pyproject.toml or setup.py changes.
 #
-#   make demo [SMILES=...]  run molecular dynamics of a ligand with the bundled model
+#   make demo [SMILES=... STEPS=...]  run molecular dynamics of a ligand with the bundled model
 #   make test               lint, then the tests in both environments
 #   make lint | test-plain | test-main | test-slow | clean
 #   PYTHON=/path/to/python3.12 chooses the interpreter
@@ -13,6 +13,11 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 PYTHON ?=
+# Ibuprofen.
+SMILES ?= CC(C)Cc1ccc(cc1)C(C)C(=O)O
+NAME ?= $(if $(filter file default,$(origin SMILES)),ibuprofen,$(SMILES))
+STEPS ?= 2000
+DEMO_FOLDER ?= demo
 VENV := .venv
 PLAIN := .venv-plain
 BIN := $(VENV)/bin
@@ -51,6 +56,12 @@ $(PLAIN)/.installed: $(BUILD_INPUTS) scripts/find_python.sh
 
 .PHONY: venv
 venv: $(VENV)/.installed
+
+# A high friction brings the minimized molecule to its temperature within the short run.
+.PHONY: demo
+demo: venv
+	$(BIN)/mace-mm simulate '$(SMILES)' --name '$(NAME)' --output '$(DEMO_FOLDER)' --overwrite \
+		--steps $(STEPS) --friction 10 $(DEMO_FLAGS)
 
 .PHONY: lint
 lint: venv
