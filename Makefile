@@ -45,7 +45,7 @@ endef
 $(VENV)/.installed: $(BUILD_INPUTS) scripts/find_python.sh
 	$(call create_environment,$(VENV),torch==2.9.1 openmmtorch==1.5)
 	@echo "installing mace_mm and its dependencies"
-	$(BIN)/python -m pip install $(PIP_FLAGS) --no-build-isolation -e '.[torchforce,lint,test,generate,labels]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-build-isolation -e '.[torchforce,lint,test,generate,labels,free-energy,mpi]'
 	@touch $@
 
 $(PLAIN)/.installed: $(BUILD_INPUTS) scripts/find_python.sh

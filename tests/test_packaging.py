@@ -24,6 +24,8 @@ CONDA_ONLY = {
     "openmm-torch",  # the extra `torchforce` of pyproject.toml
     "openmmforcefields",  # classical parameters, not on PyPI
     "openff-toolkit",  # not on PyPI
+    "openmmtools",  # the extra `free-energy`
+    "alchemlyb",  # the extra `free-energy`
     "pip",
     "python",
 }

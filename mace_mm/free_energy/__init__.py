@@ -1,1 +1,1 @@
-
+"""Free energies with a MACE end state: legs, sampling, estimators, convergence, reports."""

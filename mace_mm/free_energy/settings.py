@@ -1,0 +1,77 @@
+"""Settings of sampling, validated; YAML files hold them."""
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mace_mm.free_energy.schedule import check_lambdas, even_lambdas
+
+
+class Settings(BaseModel):
+    """Base: frozen, and an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Dynamics(Settings):
+    """How molecular dynamics is integrated (Langevin, the middle scheme of OpenMM)."""
+
+    timestep_fs: float = Field(default=1.0, gt=0.0, le=10.0)
+    friction_per_ps: float = Field(default=1.0, gt=0.0)
+    constraint_tolerance: float = Field(default=1e-6, gt=0.0)
+    platform: str | None = Field(default=None, description="OpenMM platform, the fastest if null")
+    platform_properties: dict[str, str] = Field(default_factory=dict)
+    seed: int = Field(default=0, ge=0, lt=2**31, description="0 draws one")
+
+
+class Windows(Settings):
+    """Equilibrium sampling at fixed λ."""
+
+    lambdas: tuple[float, ...] = Field(default=even_lambdas(5))
+    iterations: int = Field(default=200, ge=1, description="kept iterations of each window")
+    equilibration: int = Field(default=20, ge=0, description="iterations that are thrown away")
+    steps: int = Field(default=500, ge=1, description="steps of one iteration")
+    exchange: bool = Field(default=True, description="Hamiltonian replica exchange")
+    minimization: int = Field(default=500, ge=1, description="most steps of minimization")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Windows":
+        check_lambdas(self.lambdas)
+        return self
+
+
+class Switching(Settings):
+    """Bidirectional nonequilibrium switching between the end states."""
+
+    switches: int = Field(default=100, ge=2, description="switches in each direction")
+    steps: int = Field(default=2000, ge=1, description="integration steps of one switch")
+    updates: int = Field(default=200, ge=1, description="changes of λ during one switch")
+    equilibration: int = Field(default=20, ge=0, description="thrown-away stretches at each end")
+    stretch: int = Field(default=500, ge=1, description="equilibrium steps between two switches")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Switching":
+        if self.steps % self.updates:
+            raise ValueError(
+                f"the steps of a switch must be a multiple of its λ updates, "
+                f"got {self.steps} and {self.updates}"
+            )
+        return self
+
+
+class Execution(Settings):
+    """Where windows and switches run."""
+
+    workers: int = Field(default=1, ge=1, description="local Dask workers; 1 runs in this process")
+    scheduler: str | None = Field(default=None, description="address of a running Dask scheduler")
+    threads: int = Field(default=1, ge=1, description="threads of each worker")
+
+
+class Limits(Settings):
+    """What a result must reach to be called converged."""
+
+    overlap: float = Field(default=0.03, gt=0.0, lt=1.0, description="of neighboring states")
+    independent_samples: int = Field(default=50, ge=2, description="of every window or direction")
+    error_kj_mol: float = Field(default=1.0, gt=0.0, description="largest standard error")
+    deviations: float = Field(default=2.0, gt=0.0, description="standard errors that agree")
+    negligible_kj_mol: float = Field(
+        default=0.1, ge=0.0, description="differences below this are not judged"
+    )
