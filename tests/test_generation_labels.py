@@ -72,6 +72,29 @@ def test_any_ase_calculator_labels_by_name_and_needs_atom_energies() -> None:
         label_frames(few, WATER, FRAMES, 0)
 
 
+def test_a_committee_of_archives_labels_with_its_standard_deviation(project_root: Path) -> None:
+    from mace_mm.simulation.ase_calculator import MACECalculator
+
+    model = str(project_root / "mace_mm" / "models" / "small.pt")
+    settings = LabelSettings(
+        name="m",
+        kind="ase",
+        program="mace",
+        options={"model": [model, model], "precision": "double"},
+        atom_energies={"H": -0.5, "O": -75.0},
+    )
+    labels = label_frames(settings, WATER, FRAMES, 0)
+    from ase import Atoms
+
+    atoms = Atoms(numbers=WATER, positions=FRAMES[1])
+    atoms.calc = MACECalculator(model, precision="double")
+    assert labels.energies[1] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    np.testing.assert_allclose(labels.forces[1], atoms.get_forces(), atol=1e-6)
+    assert labels.energy_std is not None and labels.force_std is not None
+    np.testing.assert_allclose(labels.energy_std, 0.0, atol=1e-6)
+    np.testing.assert_allclose(labels.force_std, 0.0, atol=1e-6)
+
+
 def test_charge_reaches_the_program() -> None:
     tblite = pytest.importorskip("tblite.ase")
     from ase import Atoms

@@ -126,6 +126,14 @@ def test_an_openmm_force_field_drives_what_it_has_parameters_for() -> None:
         make_forces(water, peptide, positions)
 
 
+def test_an_archive_drives_the_dynamics() -> None:
+    settings = ForceSettings(kind="ase", calculator="mace", options={"precision": "double"})
+    mol, positions = _embedded("CO")
+    forces = make_forces(settings, mol, positions)
+    relaxed = minimize(forces, positions, n_steps=40)
+    assert np.abs(forces(relaxed)).max() < 0.2 * np.abs(forces(positions)).max()
+
+
 def test_minimization_goes_down_to_a_minimum() -> None:
     mol, positions = _embedded("CC(=O)N")
     forces = make_forces(ForceSettings(), mol, positions)

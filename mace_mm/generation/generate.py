@@ -13,9 +13,9 @@ from mace_mm.generation.pipeline import (
     label,
     no_progress,
     open_workplace,
-    plan,
     sample,
 )
+from mace_mm.generation.planning import plan
 from mace_mm.generation.protocol import Protocol
 from mace_mm.generation.report import Report
 
@@ -66,7 +66,7 @@ def generate(
 def _steps(workplace: Workplace, until: Step, progress: Progress) -> None:
     protocol = workplace.protocol
     progress("molecules", 0, 1)
-    items = plan(workplace)
+    items = plan(protocol, workplace.report)
     progress("molecules", 1, 1)
     if until == Step.MOLECULES:
         return

@@ -18,7 +18,7 @@ BATCH_ATOMS = 1500
 
 
 class ANICommittee:
-    """Mean and standard deviation of networks in NeuroChem format, in float32 with float64 sums.
+    """Mean and sample standard deviation of networks in NeuroChem format (float32).
 
     ``path`` names the info file: constants, self energies, prefix of the members' folders and
     their number, one a line.
@@ -84,8 +84,8 @@ class ANICommittee:
         return FrameLabels(
             energies=mean,
             forces=mean_forces,
-            energy_std=energies.std(axis=0),
-            force_std=forces.std(axis=0),
+            energy_std=energies.std(axis=0, ddof=1) if len(energies) > 1 else None,
+            force_std=forces.std(axis=0, ddof=1) if len(forces) > 1 else None,
             failures={int(i): "ANI: values are not finite" for i in np.flatnonzero(failed)},
             atom_energies=atom_energies,
             provenance=self.provenance,

@@ -8,7 +8,7 @@ import numpy as np
 from mace_mm.elements import symbol
 from mace_mm.errors import ConfigError, DependencyError
 from mace_mm.generation.label_settings import LabelSettings
-from mace_mm.generation.labelling import LabelError, provenance, unpaired_electrons
+from mace_mm.generation.labelling import LabelError, SinglePoint, provenance, unpaired_electrons
 from mace_mm.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
 _OPTIONS = {"density_fit": bool, "grid_level": int, "conv_tol": float, "max_cycle": int}
@@ -59,11 +59,14 @@ class PySCFProgram:
 
     def single_point(
         self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int
-    ) -> tuple[float, np.ndarray]:
+    ) -> SinglePoint:
         """See `SinglePointProgram`; an SCF that does not converge is a LabelError."""
         field = self._converged(atomic_numbers, positions, charge, 0)
         gradient = field.nuc_grad_method().kernel()
-        return field.e_tot * HARTREE_TO_EV, -HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM * gradient
+        return SinglePoint(
+            energy=float(field.e_tot) * HARTREE_TO_EV,
+            forces=-HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM * gradient,
+        )
 
     def atom_energy(self, atomic_number: int) -> float:
         """Energy of the isolated atom (unrestricted), eV."""

@@ -7,7 +7,7 @@ import numpy as np
 from mace_mm.elements import symbol
 from mace_mm.errors import ConfigError, DependencyError
 from mace_mm.generation.label_settings import LabelSettings
-from mace_mm.generation.labelling import LabelError, provenance
+from mace_mm.generation.labelling import LabelError, SinglePoint, provenance
 from mace_mm.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
 
@@ -43,7 +43,7 @@ class QCEngineProgram:
 
     def single_point(
         self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int
-    ) -> tuple[float, np.ndarray]:
+    ) -> SinglePoint:
         """See `SinglePointProgram`; whatever QCEngine reports as failed is a LabelError."""
         import qcengine
 
@@ -64,7 +64,8 @@ class QCEngineProgram:
             raise LabelError(f"{self._program}: {result.error.error_message.strip()[-300:]}")
         gradient = np.asarray(result.return_result).reshape(-1, 3)
         forces = -HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM * gradient
-        return float(result.properties.return_energy) * HARTREE_TO_EV, forces
+        energy = float(result.properties.return_energy) * HARTREE_TO_EV
+        return SinglePoint(energy=energy, forces=forces)
 
     def atom_energy(self, atomic_number: int) -> float:
         """Programs differ in how they take a spin, so ``atom_energies`` has to name them all."""

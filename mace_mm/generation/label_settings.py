@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Option = str | float | int | bool
+Option = bool | int | float | str | list[str]
 
 
 class LabelSettings(BaseModel):

@@ -6,7 +6,7 @@ import numpy as np
 
 from mace_mm.errors import ConfigError, DependencyError
 from mace_mm.generation.label_settings import LabelSettings
-from mace_mm.generation.labelling import LabelError, provenance, unpaired_electrons
+from mace_mm.generation.labelling import LabelError, SinglePoint, provenance, unpaired_electrons
 from mace_mm.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
 METHODS = ("GFN2-xTB", "GFN1-xTB", "IPEA1-xTB")
@@ -37,7 +37,7 @@ class TBLiteProgram:
 
     def single_point(
         self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int, unpaired: int = 0
-    ) -> tuple[float, np.ndarray]:
+    ) -> SinglePoint:
         """See `SinglePointProgram`; an SCF that does not converge is a LabelError."""
         try:
             calculator = self._calculator(
@@ -54,10 +54,9 @@ class TBLiteProgram:
         except self._errors as error:
             raise LabelError(f"tblite: {error}") from error
         forces = -HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM * result.get("gradient")
-        return float(result.get("energy")) * HARTREE_TO_EV, forces
+        return SinglePoint(energy=float(result.get("energy")) * HARTREE_TO_EV, forces=forces)
 
     def atom_energy(self, atomic_number: int) -> float:
         """Energy of the isolated atom, eV."""
         numbers, origin = np.array([atomic_number]), np.zeros((1, 3))
-        energy, _ = self.single_point(numbers, origin, 0, unpaired_electrons(atomic_number))
-        return energy
+        return self.single_point(numbers, origin, 0, unpaired_electrons(atomic_number)).energy

@@ -55,6 +55,23 @@ class Labeler(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SinglePoint:
+    """One structure's label.
+
+    Attributes:
+        energy: total energy, eV.
+        forces: (n_atoms, 3) eV/Å.
+        energy_std: of a committee, eV; None without one.
+        force_std: (n_atoms, 3) eV/Å; None without a committee.
+    """
+
+    energy: float
+    forces: np.ndarray
+    energy_std: float | None = None
+    force_std: np.ndarray | None = None
+
+
 class SinglePointProgram(Protocol):
     """A program that computes one structure at a time."""
 
@@ -65,8 +82,8 @@ class SinglePointProgram(Protocol):
 
     def single_point(
         self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int
-    ) -> tuple[float, np.ndarray]:
-        """Energy (eV) and forces (n_atoms, 3) eV/Å at positions (n_atoms, 3) Å, or LabelError."""
+    ) -> SinglePoint:
+        """The label at positions (n_atoms, 3) Å; LabelError where it fails."""
         ...
 
     def atom_energy(self, atomic_number: int) -> float:
@@ -92,20 +109,24 @@ class FrameByFrame:
 
     def label(self, atomic_numbers: np.ndarray, frames: np.ndarray, charge: int) -> FrameLabels:
         """See `Labeler.label`; a frame that fails costs only itself."""
-        energies = np.full(len(frames), np.nan)
-        forces = np.full(frames.shape, np.nan)
+        energies, energy_std = np.full((2, len(frames)), np.nan)
+        forces, force_std = np.full((2, *frames.shape), np.nan)
         failures: dict[int, str] = {}
         for i, positions in enumerate(frames):
             try:
-                energy, force = self.program.single_point(atomic_numbers, positions, charge)
-                if not (np.isfinite(energy) and np.isfinite(force).all()):
+                point = self.program.single_point(atomic_numbers, positions, charge)
+                if not (np.isfinite(point.energy) and np.isfinite(point.forces).all()):
                     raise LabelError("the program returned values that are not finite")
-                energies[i], forces[i] = energy, force
+                energies[i], forces[i] = point.energy, point.forces
+                if point.energy_std is not None and point.force_std is not None:
+                    energy_std[i], force_std[i] = point.energy_std, point.force_std
             except LabelError as error:
                 failures[i] = str(error)
         return FrameLabels(
             energies=energies,
             forces=forces,
+            energy_std=energy_std if np.isfinite(energy_std).any() else None,
+            force_std=force_std if np.isfinite(energy_std).any() else None,
             failures=failures,
             atom_energies=self._atom_energies(atomic_numbers),
             provenance=self.program.provenance,

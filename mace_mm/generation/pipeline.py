@@ -11,17 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mace_mm.data.extxyz import ExtxyzFile
-from mace_mm.data.extxyz_format import ExtxyzKeys
-from mace_mm.data.labels import formula
 from mace_mm.errors import BackendError, DataError
 from mace_mm.generation.execution import Lost, Runner, Task
-from mace_mm.generation.items import Item, make_items, sampling_key
+from mace_mm.generation.items import Item, sampling_key
 from mace_mm.generation.label_settings import LabelSettings
-from mace_mm.generation.molecules import Rejection, select_molecules
+from mace_mm.generation.molecules import Rejection
 from mace_mm.generation.protocol import Protocol, fingerprint
 from mace_mm.generation.report import Report
-from mace_mm.generation.sources import given_frames, read_sources
+from mace_mm.generation.sources import given_frames
 from mace_mm.generation.store import Record, RecordStore, decode_record
 from mace_mm.generation.tasks import label_task, sample_task
 
@@ -84,38 +81,6 @@ def open_workplace(folder: Path, protocol: Protocol, report: Report) -> Iterator
         yield workplace
 
 
-def plan(workplace: Workplace) -> list[Item]:
-    """Step 1: read, filter and order the molecules, and make the list of items."""
-    protocol = workplace.protocol
-    candidates, unread = read_sources(protocol)
-    molecules, rejected = select_molecules(candidates, protocol.molecules, protocol.seed)
-    items = make_items(molecules, protocol)
-    files = [protocol.located(path) for path in protocol.molecules.exclude_formulas_of]
-    kept, excluded = _without_formulas(items, files)
-    workplace.report.plan(len(candidates) + len(unread), kept, [*unread, *rejected, *excluded])
-    return kept
-
-
-def _without_formulas(items: list[Item], files: list[Path]) -> tuple[list[Item], list[Rejection]]:
-    """Split the items into (kept, left out): those whose formula occurs in one of the files."""
-    found: dict[str, str] = {}
-    for path in files:
-        entries = ExtxyzFile(path, ExtxyzKeys(energy=None, forces=None)).entries
-        found.update({formula(entry.atomic_numbers): path.name for entry in entries})
-    if not found:
-        return items, []
-    kept, excluded = [], []
-    for item in items:
-        numbers = np.array([atom.GetAtomicNum() for atom in item.molecule().GetAtoms()])
-        there = found.get(formula(numbers))
-        if there is None:
-            kept.append(item)
-        else:
-            reason = f"the formula {formula(numbers)} occurs in {there}"
-            excluded.append(Rejection(name=item.name, stage="molecules", reason=reason))
-    return kept, excluded
-
-
 @dataclass(frozen=True, kw_only=True)
 class Keyed:
     """An item with the key of its frames."""
@@ -151,7 +116,7 @@ def sample(
                 arguments=(entry.item, protocol_json, given),
             )
 
-    records = {entry.key: workplace.frames.load(entry.key) for entry in keyed}
+    records = {entry.key: _facts(workplace.frames, entry.key) for entry in keyed}
     missing = [entry for entry in keyed if records[entry.key] is None]
     names = {f"sample-{entry.key}": entry for entry in missing}
     made = _run(workplace, "sampling", workplace.frames, runner, tasks, names, len(keyed), progress)
@@ -191,7 +156,7 @@ def label(
     path = None if settings.path is None else workplace.protocol.located(settings.path)
     settings_json = settings.model_copy(update={"path": path}).model_dump_json()
     keys = {entry.key: label_key(entry, settings) for entry in sampled}
-    records = {entry.key: workplace.labels.load(keys[entry.key]) for entry in sampled}
+    records = {entry.key: _facts(workplace.labels, keys[entry.key]) for entry in sampled}
     missing = [entry for entry in sampled if records[entry.key] is None]
     names = {
         f"label-{keys[entry.key]}": Keyed(item=entry.item, key=keys[entry.key]) for entry in missing
@@ -256,10 +221,7 @@ def _run(
         record = decode_record(result)
         n_frames += len(record.arrays.get("frames", record.arrays.get("energies", ())))
         core_seconds += record.facts["core_seconds"]
-        made[entry.key] = Record(
-            facts=record.facts,
-            arrays={k: v for k, v in record.arrays.items() if stage == "sampling"},
-        )
+        made[entry.key] = Record(facts=record.facts)
         if record.facts.get("transient"):
             continue
         try:
@@ -273,6 +235,12 @@ def _run(
         report.note("records", stage, line)
     store.damaged.clear()
     return made
+
+
+def _facts(store: RecordStore, key: str) -> Record | None:
+    """A stored record without its arrays: those of all items together may not fit into memory."""
+    record = store.load(key)
+    return None if record is None else Record(facts=record.facts)
 
 
 def _given(item: Item) -> np.ndarray | None:

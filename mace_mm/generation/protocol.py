@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from mace_mm.elements import atomic_number
 from mace_mm.errors import ConfigError
 from mace_mm.generation.execution_settings import ExecutionSettings
-from mace_mm.generation.label_settings import LabelSettings
+from mace_mm.generation.label_settings import LabelSettings, Option
 
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -133,7 +133,7 @@ class ForceSettings(Section):
     method: str = "GFN2-xTB"
     force_field: list[str] = []
     calculator: str | None = None
-    options: dict[str, str | float | int | bool] = {}
+    options: dict[str, Option] = {}
 
     @model_validator(mode="after")
     def _complete(self) -> "ForceSettings":
