@@ -1,5 +1,5 @@
 # Two environments: .venv holds the tested pair torch 2.9.1 + openmmtorch 1.5, .venv-plain a newer
-# torch without openmmtorch. Both are reused until pyproject.toml or setup.py changes.
+# torch without openmmtorch. Both are kept; a change of pyproject.toml or setup.py updates them.
 #
 #   make demo [SMILES=... STEPS=...]  run molecular dynamics of a ligand with the bundled model
 #   make test               lint, then the tests in both environments
@@ -15,7 +15,7 @@ SHELL := /bin/bash
 PYTHON ?=
 # Ibuprofen.
 SMILES ?= CC(C)Cc1ccc(cc1)C(C)C(=O)O
-NAME ?= $(if $(filter file default,$(origin SMILES)),ibuprofen,$(SMILES))
+LIGAND_NAME ?= $(if $(filter file default,$(origin SMILES)),ibuprofen,$(SMILES))
 STEPS ?= 2000
 DEMO_FOLDER ?= demo
 VENV := .venv
@@ -26,13 +26,16 @@ BUILD_INPUTS := pyproject.toml $(wildcard setup.py)
 WORKERS ?= 2
 # One thread a process: the test workers share the cores.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+PAIR := torch==2.9.1 openmmtorch==1.5
+EXTRAS := torchforce,lint,test,generate,labels,free-energy,mpi
 PLAIN_TORCH := torch==2.13.0
+PLAIN_EXTRAS := test
 
 .PHONY: help
 help:
 	@sed -n '4,7s/^# *//p' Makefile
 
-# $(1) environment folder, $(2) requirement for torch
+# $(1) environment folder, $(2) requirements that decide about the installed torch
 define create_environment
 	@python=$$(scripts/find_python.sh $(PYTHON)); \
 	echo "creating $(1) with $$($$python --version) ($$python)"; \
@@ -40,27 +43,39 @@ define create_environment
 	$(1)/bin/python -m pip install $(PIP_FLAGS) --upgrade pip 'setuptools>=77' wheel ninja
 	@echo "installing $(2) (several GB on a first run)"
 	$(1)/bin/python -m pip install $(PIP_FLAGS) $(2)
+	@touch $@
 endef
 
-$(VENV)/.installed: $(BUILD_INPUTS) scripts/find_python.sh
-	$(call create_environment,$(VENV),torch==2.9.1 openmmtorch==1.5)
+# $(1) environment folder, $(2) extras, $(3) requirements that decide about the installed torch
+define install_package
 	@echo "installing mace_mm and its dependencies"
-	$(BIN)/python -m pip install $(PIP_FLAGS) --no-build-isolation -e '.[torchforce,lint,test,generate,labels,free-energy,mpi]'
+	$(1)/bin/python -m pip install $(PIP_FLAGS) --no-build-isolation -e '.[$(2)]' $(3)
 	@touch $@
+endef
 
-$(PLAIN)/.installed: $(BUILD_INPUTS) scripts/find_python.sh
+$(VENV)/.created: scripts/find_python.sh
+	$(call create_environment,$(VENV),$(PAIR))
+
+# What a simulation needs; the checks and tests need more.
+$(VENV)/.runnable: $(VENV)/.created $(BUILD_INPUTS)
+	$(call install_package,$(VENV),torchforce,$(PAIR))
+
+$(VENV)/.installed: $(VENV)/.runnable
+	$(call install_package,$(VENV),$(EXTRAS),$(PAIR))
+
+$(PLAIN)/.created: scripts/find_python.sh
 	$(call create_environment,$(PLAIN),$(PLAIN_TORCH))
-	@echo "installing mace_mm and its dependencies"
-	$(PLAIN)/bin/python -m pip install $(PIP_FLAGS) --no-build-isolation -e '.[test]' $(PLAIN_TORCH)
-	@touch $@
+
+$(PLAIN)/.installed: $(PLAIN)/.created $(BUILD_INPUTS)
+	$(call install_package,$(PLAIN),$(PLAIN_EXTRAS),$(PLAIN_TORCH))
 
 .PHONY: venv
 venv: $(VENV)/.installed
 
 # A high friction brings the minimized molecule to its temperature within the short run.
 .PHONY: demo
-demo: venv
-	$(BIN)/mace-mm simulate '$(SMILES)' --name '$(NAME)' --output '$(DEMO_FOLDER)' --overwrite \
+demo: $(VENV)/.runnable
+	$(BIN)/mace-mm simulate '$(SMILES)' --name '$(LIGAND_NAME)' --output '$(DEMO_FOLDER)' --overwrite \
 		--steps $(STEPS) --friction 10 $(DEMO_FLAGS)
 
 .PHONY: lint
