@@ -1,0 +1,142 @@
+"""Fine-tuning: heads that start equal, new isolated-atom energies, frozen parts, replay."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_frames import ATOMIC_ENERGIES, make_frames, settings, write_frames
+
+from mace_mm.cli.train import _base
+from mace_mm.deploy.select_head import select_head
+from mace_mm.errors import ConfigError
+from mace_mm.graph.batching import build_graph, collate
+from mace_mm.model.potential import Potential
+from mace_mm.training.checkpoint import latest_checkpoint, list_checkpoints
+from mace_mm.training.config_file import parse_config
+from mace_mm.training.devices import make_fabric
+from mace_mm.training.finetune import expand_heads
+from mace_mm.training.loop import TrainingLoop
+from mace_mm.training.setup import build_potential, prepare_frames
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A checkpoint of a short run to fine-tune from."""
+    folder = tmp_path_factory.mktemp("base")
+    train(settings(folder, stages=[{"epochs": 3}]))
+    return list_checkpoints(folder / "run")[-1]
+
+
+def train(values: dict) -> Potential:
+    config = parse_config(values)
+    frames = prepare_frames(config)
+    fabric = make_fabric(config.run, Path(config.output))
+    loop = TrainingLoop(config, frames, fabric=fabric, base=_base(config))
+    loop.run()
+    return loop.potential
+
+
+def tune_settings(folder: Path, base: Path, shift: float, **tune: object) -> dict:
+    values = settings(folder, atomic_energies="fit", model=None)
+    data = write_frames(folder / "new.xyz", 16, seed=3, shift=shift)
+    values["data"]["train"] = [{"path": str(data)}]
+    values["fine_tune"] = {"model": str(base), **tune}
+    values["stages"] = [{"epochs": 1}]
+    return values
+
+
+def graphs(potential: Potential, n: int = 4):
+    config = potential.network.config
+    return collate(
+        [build_graph(f.molecule, config.atomic_numbers, config.r_max) for f in make_frames(n)]
+    )
+
+
+def test_new_heads_start_where_the_old_one_is(base: Path) -> None:
+    config = parse_config(
+        {
+            "output": "x",
+            "data": {"train": [{"path": "x"}]},
+            "stages": [{"epochs": 1}],
+            "fine_tune": {"model": str(base)},
+        }
+    )
+    old = _base(config)
+    assert old is not None
+    both = expand_heads(old, ("old", "new")).eval()
+    graph = graphs(old)
+    wanted = old(graph)
+    for head in (0, 1):
+        got = both(graph, torch.full((4,), head))
+        torch.testing.assert_close(got.energy, wanted.energy, rtol=0, atol=1e-10)
+        torch.testing.assert_close(got.forces, wanted.forces, rtol=0, atol=1e-10)
+    one = select_head(both, "new")
+    torch.testing.assert_close(one(graph).energy, wanted.energy, rtol=0, atol=1e-10)
+
+
+def test_atomic_energies_move_to_the_new_level_of_theory(tmp_path, base: Path) -> None:
+    config = parse_config(tune_settings(tmp_path, base, shift=2.5))
+    frames = prepare_frames(config)
+    potential = build_potential(config, frames, _base(config)).double().eval()
+    offsets = []
+    for i in range(len(frames.train.source)):
+        frame = frames.train.source[i]
+        c = potential.network.config
+        energy = float(
+            potential(build_graph(frame.molecule, c.atomic_numbers, c.r_max)).energy.detach()
+        )
+        offsets.append((frame.energy - energy) / frame.molecule.n_atoms)
+    # Before the fit every atom was off by 2.5 eV.
+    assert abs(np.mean(offsets)) < 0.02
+    kept = build_potential(
+        parse_config(tune_settings(tmp_path, base, shift=2.5, refit_atomic_energies=False)),
+        frames,
+        _base(config),
+    )
+    assert kept.atomic_energies.values[0].tolist() == list(ATOMIC_ENERGIES.values())
+
+
+def test_frozen_parts_stay_and_the_rest_learns_also_after_a_restart(tmp_path, base: Path) -> None:
+    values = tune_settings(tmp_path, base, 0.0, freeze=["embedding", "radial", "layers.0"])
+    config = parse_config(values)
+    start = {n: p.detach().clone() for n, p in _base(config).named_parameters()}
+    train(values)
+    # Continue from the first checkpoint: freezing is part of the settings, not of the file.
+    for path in list_checkpoints(tmp_path / "run")[1:]:
+        path.unlink()
+    potential = train(values)
+    for name, parameter in potential.named_parameters():
+        frozen = ".embedding." in name or ".radial." in name or ".layers.0." in name
+        assert torch.equal(parameter, start[name]) == frozen, name
+
+
+def test_replay_keeps_the_base_in_a_head_of_its_own(tmp_path, base: Path) -> None:
+    values = tune_settings(tmp_path, base, shift=2.5)
+    old = write_frames(tmp_path / "old.xyz", 12, seed=9)
+    values["fine_tune"]["replay"] = [{"path": str(old), "head": "base", "max_frames": 8}]
+    potential = train(values).eval()
+    assert potential.network.config.heads == ("default", "base")
+    graph = graphs(potential)
+    with torch.enable_grad():
+        new, replayed = (potential(graph, torch.full((4,), h)).energy.detach() for h in (0, 1))
+    n_atoms = torch.bincount(graph.graph_index)
+    difference = (new - replayed) / n_atoms
+    torch.testing.assert_close(difference, torch.full_like(difference, 2.5), rtol=0, atol=0.3)
+    found = latest_checkpoint(tmp_path / "run")
+    assert found is not None and found.model_config["heads"] == ["default", "base"]
+
+
+def test_elements_the_model_lacks_are_named(tmp_path) -> None:
+    values = settings(tmp_path)
+    values["data"]["train"] = [
+        {"path": str(write_frames(tmp_path / "water.xyz", 8, molecules=("water",)))}
+    ]
+    values["atomic_energies"] = {"H": -13.0, "O": -2043.0}
+    values["stages"] = [{"epochs": 1}]
+    train(values)
+    water = list_checkpoints(tmp_path / "run")[-1]
+    other = tune_settings(tmp_path, water, 0.0)
+    other["output"] = str(tmp_path / "other")
+    with pytest.raises(ConfigError, match="elements the model lacks: C N; the model knows H O"):
+        train(other)
