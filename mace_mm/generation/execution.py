@@ -115,7 +115,7 @@ def _run_dask(
                     exhausted = True
                     break
                 running[task.key] = task
-                completed.add(_submit(client, task))
+                completed.add(_submit(client, task, task.key))
             if not running:
                 break
             future = next(completed)
@@ -131,7 +131,8 @@ def _run_dask(
                 n_slots = 2 * max(least_slots, _n_threads(client))
         for task in suspects:
             try:
-                result = _submit(client, task).result()
+                # Under its old key Dask would answer with the old failure.
+                result = _submit(client, task, f"{task.key}-again").result()
             except distributed.KilledWorker as error:
                 result = Lost(reason=f"its worker process died every time: {error}")
             yield task.key, result
@@ -141,8 +142,8 @@ def _run_dask(
         ) from error
 
 
-def _submit(client: Any, task: Task) -> Any:
-    return client.submit(task.function, *task.arguments, key=task.key, pure=False)
+def _submit(client: Any, task: Task, key: str) -> Any:
+    return client.submit(task.function, *task.arguments, key=key, pure=False)
 
 
 def _n_threads(client: Any) -> int:

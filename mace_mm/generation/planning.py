@@ -9,7 +9,7 @@ from mace_mm.data.extxyz_format import ExtxyzKeys
 from mace_mm.data.labels import formula
 from mace_mm.generation.items import Item, make_items
 from mace_mm.generation.molecules import Rejection, select_molecules
-from mace_mm.generation.protocol import Protocol
+from mace_mm.generation.protocol import ClusterSettings, DimerSettings, Protocol
 from mace_mm.generation.report import Report
 from mace_mm.generation.sources import read_sources
 
@@ -19,6 +19,12 @@ def plan(protocol: Protocol, report: Report) -> list[Item]:
     candidates, unread = read_sources(protocol)
     molecules, rejected = select_molecules(candidates, protocol.molecules, protocol.seed)
     items = make_items(molecules, protocol)
+    sections: list[DimerSettings | ClusterSettings] = [*protocol.dimers, *protocol.clusters]
+    for section in sections:
+        n_found = sum(item.subset == section.subset for item in items)
+        if n_found < section.count:
+            found = f"{section.count} wanted, {n_found} different ones found"
+            report.note(section.subset, "molecules", found)
     files = [protocol.located(path) for path in protocol.molecules.exclude_formulas_of]
     kept, excluded = _without_formulas(items, files)
     report.plan(len(candidates) + len(unread), kept, [*unread, *rejected, *excluded])

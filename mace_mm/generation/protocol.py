@@ -238,10 +238,14 @@ class Protocol(Section):
     execution: ExecutionSettings = ExecutionSettings()
 
     @model_validator(mode="after")
-    def _distinct_labels(self) -> "Protocol":
+    def _distinct_names(self) -> "Protocol":
         names = [label.name for label in self.labels]
         if len(set(names)) != len(names):
             raise ValueError(f"labels want distinct names, got {', '.join(names)}")
+        subsets = [dimers.subset for dimers in self.dimers]
+        subsets += [clusters.subset for clusters in self.clusters]
+        if len(set(subsets)) != len(subsets):
+            raise ValueError(f"dimers and clusters want distinct subsets, got {', '.join(subsets)}")
         return self
 
     def located(self, path: Path) -> Path:
