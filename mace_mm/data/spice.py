@@ -75,6 +75,7 @@ class SpiceFile:
 
     Attributes:
         entries: the molecules, in the file's order.
+        entry_of_frame: (n_frames,) int64, position in `entries` of each frame.
         problems: one line for each group left out as damaged.
         unlabelled: names of the groups left out because they lack the labels named in `keys`.
         empty: names of the groups without a conformation (the releases hold a few).
@@ -105,6 +106,7 @@ class SpiceFile:
         self._file: h5py.File | None = None
         self._scan(strict)
         self._ends = np.cumsum(np.array(self._counts, dtype=np.int64))
+        self.entry_of_frame = np.repeat(np.arange(len(self.entries)), self._counts)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.entries else 0
@@ -121,11 +123,6 @@ class SpiceFile:
         state = self.__dict__.copy()
         state.update(_file=None, _cache=OrderedDict(), _held=0)
         return state
-
-    @property
-    def entry_of_frame(self) -> np.ndarray:
-        """(n_frames,) int64, position in `entries` of each frame."""
-        return np.repeat(np.arange(len(self.entries)), self._counts)
 
     def conformers(self, group: int) -> ConformerSet:
         """Return all frames of `entries[group]`, from memory if it was read lately."""
@@ -176,11 +173,11 @@ class SpiceFile:
             _LOG.warning("left out %d damaged groups: %s ...", len(self.problems), self.problems[0])
 
     def _read(self, group: int) -> ConformerSet:
-        name = self.entries[group].name
+        entry = self.entries[group]
         try:
-            return _read_group(self._open()[name], name, self.keys)
+            return _read_group(self._open()[entry.name], entry, self.keys)
         except (DataError, OSError, RuntimeError, KeyError) as error:
-            raise DataError(f"{self.path}: group {name!r}: {error}") from None
+            raise DataError(f"{self.path}: group {entry.name!r}: {error}") from None
 
 
 def open_hdf5(path: str | Path) -> h5py.File:
@@ -195,74 +192,80 @@ def open_hdf5(path: str | Path) -> h5py.File:
         ) from None
 
 
-def _scan_group(group: h5py.Group, name: str, keys: SpiceKeys) -> tuple[MoleculeEntry | None, int]:
+def _members(group: h5py.Group, keys: SpiceKeys) -> dict[str, h5py.Dataset]:
+    """The datasets that are read, each opened once: opening is what takes the time."""
     if not isinstance(group, h5py.Group):
         raise DataError("expected a group for each molecule, got a dataset")
-    wanted = [k for k in (keys.energy, keys.gradient) if k is not None]
-    missing = [k for k in wanted if k not in group]
+    wanted = {"conformations", "smiles", "subset", "atomic_numbers", "formation_energy"}
+    wanted |= {key for key in (keys.energy, keys.gradient) if key is not None}
+    return {key: group[key] for key in group if key in wanted}
+
+
+def _scan_group(group: h5py.Group, name: str, keys: SpiceKeys) -> tuple[MoleculeEntry | None, int]:
+    data = _members(group, keys)
+    labels = [k for k in (keys.energy, keys.gradient) if k is not None]
+    missing = [k for k in labels if k not in data]
     if missing and keys.skip_unlabelled:
         return None, 0
-    absent = missing + [k for k in ("conformations", "smiles") if k not in group]
+    absent = missing + [k for k in ("conformations", "smiles") if k not in data]
     if absent:
         raise DataError(f"no dataset {', '.join(absent)}; it holds {', '.join(group)}")
-    smiles = _text(group, "smiles")
-    shape = group["conformations"].shape
-    numbers = _atomic_numbers(group, smiles)
+    smiles = _text(data, "smiles")
+    shape = data["conformations"].shape
+    if "atomic_numbers" in data:
+        numbers = data["atomic_numbers"][()].astype(np.int64)
+    else:
+        numbers = atomic_numbers_from_smiles(smiles)
     if shape[0] == 0:
         return MoleculeEntry(name=name, atomic_numbers=numbers), 0
     if len(shape) != 3 or shape[1:] != (numbers.size, 3):
         raise DataError(f"conformations must be (n, {numbers.size}, 3), got {shape}")
     expected: dict[str | None, tuple[int, ...]] = {keys.energy: shape[:1], keys.gradient: shape}
-    for key in wanted:
-        if group[key].shape != expected[key]:
-            raise DataError(f"{key} must have shape {expected[key]}, got {group[key].shape}")
-    _factor(group, "conformations", _LENGTH)
+    for key in labels:
+        if data[key].shape != expected[key]:
+            raise DataError(f"{key} must have shape {expected[key]}, got {data[key].shape}")
+    _factor(data, "conformations", _LENGTH)
     if keys.energy is not None:
-        _factor(group, keys.energy, _ENERGY)
+        _factor(data, keys.energy, _ENERGY)
     if keys.gradient is not None:
-        _factor(group, keys.gradient, _FORCE)
-    subset = _text(group, "subset") if "subset" in group else ""
+        _factor(data, keys.gradient, _FORCE)
+    subset = _text(data, "subset") if "subset" in data else ""
     entry = MoleculeEntry(name=name, atomic_numbers=numbers, smiles=smiles, subset=subset)
     return entry, shape[0]
 
 
-def _read_group(group: h5py.Group, name: str, keys: SpiceKeys) -> ConformerSet:
-    smiles = _text(group, "smiles")
+def _read_group(group: h5py.Group, entry: MoleculeEntry, keys: SpiceKeys) -> ConformerSet:
+    data = _members(group, keys)
     energies = forces = formation = None
     if keys.energy is not None:
-        energies = _array(group, keys.energy, _ENERGY)
+        energies = _array(data, keys.energy, _ENERGY)
     if keys.gradient is not None:
-        forces = -_array(group, keys.gradient, _FORCE)
-    if keys.energy == SpiceKeys.energy and "formation_energy" in group:
-        formation = _array(group, "formation_energy", _ENERGY)
-    charge = group.attrs.get("total_charge", charge_from_smiles(smiles))
+        forces = -_array(data, keys.gradient, _FORCE)
+    if keys.energy == SpiceKeys.energy and "formation_energy" in data:
+        formation = _array(data, "formation_energy", _ENERGY)
+    attributes = dict(group.attrs)
+    charge = attributes.get("total_charge", charge_from_smiles(entry.smiles))
     return ConformerSet(
-        name=name,
-        atomic_numbers=_atomic_numbers(group, smiles),
-        positions=_array(group, "conformations", _LENGTH),
+        name=entry.name,
+        atomic_numbers=entry.atomic_numbers,
+        positions=_array(data, "conformations", _LENGTH),
         energies=energies,
         forces=forces,
         formation_energies=formation,
         total_charge=float(charge),
-        smiles=smiles,
-        subset=_text(group, "subset") if "subset" in group else "",
-        level_of_theory=str(group.attrs.get("level_of_theory", keys.level_of_theory)),
+        smiles=entry.smiles,
+        subset=entry.subset,
+        level_of_theory=str(attributes.get("level_of_theory", keys.level_of_theory)),
         head=keys.head,
     )
 
 
-def _atomic_numbers(group: h5py.Group, smiles: str) -> np.ndarray:
-    if "atomic_numbers" in group:
-        return group["atomic_numbers"][()].astype(np.int64)
-    return atomic_numbers_from_smiles(smiles)
+def _array(data: dict[str, h5py.Dataset], key: str, factors: dict[str, float]) -> np.ndarray:
+    return data[key][()].astype(np.float64) * _factor(data, key, factors)
 
 
-def _array(group: h5py.Group, key: str, factors: dict[str, float]) -> np.ndarray:
-    return group[key][()].astype(np.float64) * _factor(group, key, factors)
-
-
-def _factor(group: h5py.Group, key: str, factors: dict[str, float]) -> float:
-    unit = group[key].attrs.get("units")
+def _factor(data: dict[str, h5py.Dataset], key: str, factors: dict[str, float]) -> float:
+    unit = data[key].attrs.get("units")
     if isinstance(unit, bytes):
         unit = unit.decode()
     factor = factors.get(str(unit).strip().lower())
@@ -272,8 +275,8 @@ def _factor(group: h5py.Group, key: str, factors: dict[str, float]) -> float:
     return factor
 
 
-def _text(group: h5py.Group, key: str) -> str:
-    value = group[key][()]
+def _text(data: dict[str, h5py.Dataset], key: str) -> str:
+    value = data[key][()]
     while isinstance(value, np.ndarray):
         if value.size != 1:
             raise DataError(f"{key} must hold one text, got shape {value.shape}")
