@@ -29,7 +29,8 @@ from mace_mm.deploy.compile import (
 )
 from mace_mm.errors import BackendError
 from mace_mm.simulation.evaluator import Evaluator
-from mace_mm.simulation.openmm_module import OpenMMModule
+from mace_mm.simulation.interpolation import AT_ZERO, PARAMETER, fade_in
+from mace_mm.simulation.openmm_module import InterpolatedModule, OpenMMModule
 
 BACKENDS = ("auto", "torchforce", "pythontorchforce", "pythonforce")
 # The wheel of PyPI does not say which torch it was built against, and does not run with another.
@@ -43,10 +44,20 @@ _log = logging.getLogger(__name__)
 class PythonComputation:
     """What a PythonForce calls. Pickles, copies, and may be called from several threads."""
 
-    def __init__(self, module: CompiledModule, periodic: bool, device: str) -> None:
+    def __init__(
+        self, module: CompiledModule, periodic: bool, device: str, skipped: bool = False
+    ) -> None:
+        """
+        Args:
+            module: a compiled :class:`mace_mm.simulation.openmm_module.OpenMMModule`.
+            periodic: whether the force uses the periodic box.
+            device: of the module.
+            skipped: do not evaluate while the interpolation is at zero.
+        """
         self._module = module
         self._periodic = periodic
         self._device = device
+        self._skipped = skipped
         # The module keeps a neighbor list: contexts of one System take turns.
         self._lock = threading.Lock()
 
@@ -64,6 +75,10 @@ class PythonComputation:
         self, state: openmm.State, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the module on positions (n_atoms, 3) in nm and the box of the state."""
+        if self._skipped:
+            parameters = state.getParameters()
+            if parameters[PARAMETER] == 0.0 and parameters[AT_ZERO] == 0.0:
+                return torch.zeros([], dtype=torch.float64), torch.zeros_like(positions)
         box = None
         if self._periodic:
             box = torch.from_numpy(state.getPeriodicBoxVectors(asNumpy=True)._value)
@@ -78,6 +93,7 @@ class PythonComputation:
             "module": to_bytes(self._module),
             "periodic": self._periodic,
             "device": self._device,
+            "skipped": self._skipped,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -86,7 +102,7 @@ class PythonComputation:
             _log.warning("the force was made for %s, torch sees no GPU: it runs on the CPU", device)
             device = "cpu"
         module = from_bytes(state["module"], device)
-        self.__init__(module, state["periodic"], device)  # type: ignore[misc]
+        self.__init__(module, state["periodic"], device, state["skipped"])  # type: ignore[misc]
 
 
 class TensorComputation(PythonComputation):
@@ -105,6 +121,7 @@ def make_force(
     periodic: bool,
     interaction_energy: bool,
     backend: str = "auto",
+    interpolated: bool = False,
 ) -> openmm.Force:
     """Make the OpenMM Force that evaluates some particles.
 
@@ -114,6 +131,7 @@ def make_force(
         periodic: whether the force uses the periodic box.
         interaction_energy: without the energies of isolated atoms, or with them.
         backend: "torchforce", "pythontorchforce", "pythonforce" or "auto".
+        interpolated: scale by a global parameter, see :mod:`mace_mm.simulation.interpolation`.
 
     Raises:
         BackendError: an unknown backend, or one that is not installed or does not load here.
@@ -123,7 +141,9 @@ def make_force(
     taken = None if atoms is None else [int(i) for i in atoms]
     selected = taken is not None and name == "torchforce"
     index = torch.tensor(taken, device=evaluator.species.device) if selected else None
-    module = OpenMMModule(evaluator, index, periodic, interaction_energy)
+    module: torch.nn.Module = OpenMMModule(evaluator, index, periodic, interaction_energy)
+    if interpolated and name == "torchforce":
+        module = InterpolatedModule(module)
     compiled = compile_module(module.to(evaluator.species.device))
     if name == "torchforce":
         problem = copy_problem()
@@ -131,17 +151,26 @@ def make_force(
             _log.warning("%s: use backend 'pythonforce' where Systems are copied", problem)
         force = _plugin().TorchForce(compiled)
         force.setOutputsForces(True)
+        if interpolated:
+            force.addGlobalParameter(PARAMETER, 1.0)
+            force.addGlobalParameter(AT_ZERO, 0.0)
+            force.addEnergyParameterDerivative(PARAMETER)
     else:
         device = str(evaluator.species.device)
+        parameters = {PARAMETER: 1.0, AT_ZERO: 0.0} if interpolated else {}
         if name == "pythonforce":
-            force = openmm.PythonForce(PythonComputation(compiled, periodic, device))
+            computation = PythonComputation(compiled, periodic, device, interpolated)
+            force = openmm.PythonForce(computation, parameters)
         else:
-            computation = TensorComputation(compiled, periodic, device)
-            force = _plugin().PythonTorchForce(computation)
+            computation = TensorComputation(compiled, periodic, device, interpolated)
+            force = _plugin().PythonTorchForce(computation, parameters)
         if taken is not None:
             force.setParticles(taken)
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setName("MACE")
+    if interpolated and name != "torchforce":
+        # These forces know no parameter derivatives: a force around them does.
+        return fade_in(force, skipped=True)
     return force
 
 

@@ -72,3 +72,42 @@ class OpenMMModule(nn.Module):
         # OpenMM reads the memory of the forces directly: dtype and layout must be as expected.
         forces = forces.to(positions.device, positions.dtype).contiguous()
         return energy[0] * self.ev_to_kj_mol, forces
+
+
+class InterpolatedModule(nn.Module):
+    """The module as a TorchForce calls it, times a parameter; not evaluated while that is zero.
+
+    The energy is a function of the parameter, so that TorchForce can differentiate it.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        """Args: module: an :class:`OpenMMModule`."""
+        super().__init__()
+        self.module = module
+
+    def forward(
+        self,
+        positions: torch.Tensor,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        third: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Evaluate, or return zeros.
+
+        Args:
+            positions: (n_particles, 3), nm.
+            first, second, third: the box (3, 3) if the force is periodic, then the factor, then
+                whether to evaluate although the factor is zero (0 or 1).
+        """
+        box: torch.Tensor | None = None
+        factor, always = first, second
+        if third is not None:
+            box, factor, always = first, second, third
+        if bool((factor == 0) & (always == 0)):
+            # Zero, with an infinite derivative: it is not known, and must not pass for zero.
+            return torch.sqrt(factor), torch.zeros_like(positions)
+        energy, forces = self.module(positions, box)
+        # A sum without saved tensors: nothing but the factor is left to differentiate.
+        factor = factor.to(torch.float64)
+        scaled = torch.add(torch.zeros_like(factor), factor, alpha=float(energy))
+        return scaled, forces * float(factor)

@@ -5,6 +5,7 @@ imported at the top, the classes only look like OpenMM-ML's factories (whose mod
 complete yet), and nothing here may raise at import.
 """
 
+import functools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,12 +65,43 @@ class MaceEmbeddingFactory:
 
         for name in (NAME, ALIAS, *PUBLISHED_FILES):
             MLPotential.registerImplFactory(name, MacePotentialImplFactory())
+        _read_atoms_once(MLPotential)
 
     def createEmbedding(self, name: str) -> "Embedding":  # noqa: N802 (OpenMM-ML's name)
         """The mechanical embedding."""
         from openmmml.embeddings.mechanicalembedding import MechanicalEmbedding
 
         return MechanicalEmbedding()
+
+
+def _read_atoms_once(potential_class: Any) -> None:
+    """Let ``createMixedSystem`` take generators, and tell our potential about constraints.
+
+    OpenMM-ML 1.8 reads ``atoms`` twice: from a generator it takes the ML region, and then finds no
+    atoms whose constraints to remove.
+    """
+    original = potential_class.createMixedSystem
+    if hasattr(original, "reads_atoms_once"):
+        return
+
+    @functools.wraps(original)
+    def create_mixed_system(
+        self: Any,
+        topology: Any,
+        system: Any,
+        atoms: Any,
+        removeConstraints: bool = True,  # noqa: N803
+        *positional: Any,
+        **arguments: Any,
+    ) -> Any:
+        if getattr(self._impl, "wants_constraints", False):
+            arguments["constraintsGo"] = removeConstraints
+        return original(
+            self, topology, system, list(atoms), removeConstraints, *positional, **arguments
+        )
+
+    create_mixed_system.reads_atoms_once = True  # type: ignore[attr-defined]
+    potential_class.createMixedSystem = create_mixed_system
 
 
 def published_file(name: str) -> Path:

@@ -12,6 +12,8 @@ from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import ConfigError
 from mace_mm.simulation.evaluator import build_evaluator, checked_device
+from mace_mm.simulation.ml_mm import create_mixed_system
+from mace_mm.simulation.ml_mm_boundary import LinkDistances
 from mace_mm.simulation.openmm_force import make_force
 from mace_mm.simulation.openmm_input import (
     check_charge,
@@ -27,6 +29,11 @@ class MacePotentialImpl(MLPotentialImpl):
     ``MLPotential('mace')`` is the bundled model; ``MLPotential('mace', modelPath=FILE)`` an archive
     or a published mace-torch `.model`. The file is read when the first System is made.
     """
+
+    # addForces takes interpolated=True.
+    can_interpolate = True
+    # createMixedSystem is told whether the caller removes the constraints of the region.
+    wants_constraints = True
 
     def __init__(self, model_path: str | Path | None = None) -> None:
         self.model_path = model_path
@@ -48,6 +55,7 @@ class MacePotentialImpl(MLPotentialImpl):
         engine: str = "auto",
         mlLongRange: bool | None = None,  # noqa: N803
         linkAtomDistances: Any = None,  # noqa: N803
+        interpolated: bool = False,
         **unknown: Any,
     ) -> None:
         """Add the model's Force to a System.
@@ -69,6 +77,7 @@ class MacePotentialImpl(MLPotentialImpl):
             engine: "reference" (plain torch), or "auto" for the fastest one present.
             mlLongRange: of the embedding; nothing here depends on it.
             linkAtomDistances: of the embedding; the link atoms are among the atoms already.
+            interpolated: scale by the parameter of :mod:`mace_mm.simulation.interpolation`.
 
         Raises:
             ConfigError, InputError, ElementError, BackendError, ArchiveError: what is wrong with
@@ -93,9 +102,44 @@ class MacePotentialImpl(MLPotentialImpl):
             periodic=is_periodic(topology, system),
             interaction_energy=interaction_energy,
             backend=backend,
+            interpolated=interpolated,
         )
         force.setForceGroup(forceGroup)
         system.addForce(force)
+
+    def getSupportedEmbeddings(self) -> list[str]:  # noqa: N802 (OpenMM-ML's name)
+        """The embeddings done here in place of OpenMM-ML's own of the same name."""
+        return ["mechanical"]
+
+    def createMixedSystem(  # noqa: N802 (OpenMM-ML's names)
+        self,
+        topology: app.Topology,
+        system: openmm.System,
+        atoms: Iterable[int],
+        forceGroup: int,  # noqa: N803
+        interpolate: bool,
+        embedding: str,
+        returnInfo: bool = False,  # noqa: N803
+        *,
+        mlLongRange: bool | None = None,  # noqa: N803
+        linkAtomDistances: LinkDistances = (),  # noqa: N803
+        constraintsGo: bool = True,  # noqa: N803
+        **arguments: Any,
+    ) -> openmm.System | dict[str, Any]:
+        """Build a mixed system; see :func:`mace_mm.simulation.ml_mm.create_mixed_system`."""
+        info = create_mixed_system(
+            self,
+            topology,
+            system,
+            atoms,
+            force_group=forceGroup,
+            interpolate=interpolate,
+            ml_long_range=mlLongRange,
+            link_atom_distances=linkAtomDistances,
+            constraints_go=constraintsGo,
+            **arguments,
+        )
+        return info if returnInfo else info["system"]
 
     def getMLLongRange(self) -> bool:  # noqa: N802 (OpenMM-ML's name)
         """False: the model is local, periodic images beyond its cutoff do not interact."""
