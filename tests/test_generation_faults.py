@@ -72,6 +72,8 @@ def _unlabelled(path: Path, damage: str = "") -> None:
                     unit = "furlong"
                 if damage == "shape":
                     frames = frames[:, :2]
+                if damage == "bond":
+                    frames[2, 1] = 0.5
                 if damage == "nan":
                     frames[2, 1] = np.nan
             group["conformations"] = frames.astype(np.float32)
@@ -102,6 +104,16 @@ def test_a_damaged_group_costs_itself(tmp_path: Path, damage: str, reason: str) 
     file = SpiceFile(tmp_path / "out" / "faults-gfn2.h5")
     assert [entry.name for entry in file.entries] == ["good"]
     assert any("second" in r.name + r.reason and reason in r.reason for r in report.rejections)
+
+
+def test_a_frame_with_a_broken_bond_costs_itself(tmp_path: Path) -> None:
+    _unlabelled(tmp_path / "given.h5", "bond")
+    report = generate(_protocol(_given(tmp_path / "given.h5")), tmp_path / "out")
+    file = SpiceFile(tmp_path / "out" / "faults-gfn2.h5")
+    assert [file.conformers(i).n_frames for i in range(2)] == [4, 3]
+    (note,) = report.notes
+    assert note.name == "second"
+    assert "given frame 2 left out: H2-O1 is 8." in note.reason
 
 
 def test_a_truncated_file_costs_its_source(tmp_path: Path) -> None:

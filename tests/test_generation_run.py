@@ -216,3 +216,19 @@ def test_the_committed_sample_is_what_its_protocol_makes(
     stored = file.conformers(index)
     np.testing.assert_allclose(again.positions, stored.positions, atol=1e-3)
     np.testing.assert_allclose(again.forces, stored.forces, atol=0.05)
+
+
+def test_columns_types_and_units_are_those_of_a_real_spice_file(
+    shared_dir: Path, tmp_path: Path
+) -> None:
+    generate(_protocol(), tmp_path)
+    with (
+        h5py.File(shared_dir / "data/spice/SPICE-1.1.4_n2.hdf5") as real,
+        h5py.File(tmp_path / "test-gfn2.h5") as ours,
+    ):
+        theirs, group = real["103147721"], ours["ethanol"]
+        columns = ["atomic_numbers", "conformations", "dft_total_energy", "dft_total_gradient"]
+        for key in (*columns, "formation_energy", "smiles", "subset"):
+            assert group[key].dtype == theirs[key].dtype, key
+            assert group[key].ndim == theirs[key].ndim, key
+            assert group[key].attrs.get("units") == theirs[key].attrs.get("units"), key

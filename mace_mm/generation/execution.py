@@ -72,7 +72,7 @@ def _cluster(settings: ExecutionSettings) -> Iterator[Any]:
             threads_per_worker=1,
             processes=True,
             dashboard_address=":0",
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
         ) as cluster:
             yield cluster
         return
