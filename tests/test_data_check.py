@@ -278,6 +278,11 @@ def test_given_atomic_energies_are_used(good):
     report = check_data(MemoryFrames(good), settings)
     assert report.atomic_energies["default"] == ATOMS
     assert -5.0 < np.median(report.energy_residuals) < -3.0
+    assert levels(report, "energies") == {"ok"}
+    for factor in (1 / HARTREE, 0.97):
+        other = {"default": {z: factor * energy for z, energy in ATOMS.items()}}
+        report = check_data(MemoryFrames(good), CheckSettings(atomic_energies=other))
+        assert "another method" in finding(report, "energies", "error").text
     with pytest.raises(DataError, match="lack C O"):
         check_data(MemoryFrames(good), CheckSettings(atomic_energies={"default": {1: 0.0}}))
 

@@ -11,6 +11,9 @@ from mace_mm.data.statistics import fit_atomic_energies
 from mace_mm.elements import symbol
 from mace_mm.errors import DataError
 
+# Energy of formation from atoms per atom, eV: from noble-gas dimers to CO2, with a margin.
+_BINDING_RANGE = (-9.0, 0.5)
+
 LEVELS = ("ok", "note", "warning", "error")
 
 
@@ -146,16 +149,17 @@ def check_energies(
         bad = rows[np.abs(values - center) > settings.max_energy_deviations * spread]
         how = "given" if head in settings.atomic_energies else "fitted"
         text = f"head {head!r}: {center:.3f} ± {spread:.3f} eV/atom beside {how} atomic energies"
+        level = "warning" if bad.size else "ok"
         if bad.size:
             worst = bad[np.argmax(np.abs(residuals[bad] - center))]
             text += f"; {bad.size} outliers, the worst is frame {scan.index[worst]} with "
             text += f"{residuals[worst]:.3f}"
+        if how == "given" and not _BINDING_RANGE[0] < center < _BINDING_RANGE[1]:
+            level = "error"
+            text += "; no molecule is bound like that: the atomic energies are of another method"
         found.append(
             Finding(
-                level="warning" if bad.size else "ok",
-                check="energies",
-                text=text,
-                frames=tuple(scan.index[bad].tolist()),
+                level=level, check="energies", text=text, frames=tuple(scan.index[bad].tolist())
             )
         )
     return found
