@@ -1,6 +1,8 @@
 """The ASE calculator: properties, committees, failures, and what ASE does with it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import ase
@@ -31,8 +33,6 @@ from mace_mm.errors import (
     InputError,
 )
 
-pytestmark = pytest.mark.plain
-
 REFERENCE = Path(__file__).parent / "data" / "reference"
 MODELS = [REFERENCE / "off_L0_float32.model", REFERENCE / "two_body_layers3.model"]
 
@@ -49,6 +49,7 @@ def methanol(calculator: MACECalculator, cell=None) -> ase.Atoms:
     return atoms
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("path", MODELS, ids=lambda p: p.stem)
 def test_every_property_of_a_published_model(path):
     structures = json.loads((REFERENCE / "structures.json").read_text())
@@ -145,6 +146,7 @@ def test_one_calculator_follows_changing_atoms():
             assert energies.setdefault(name, energy) == pytest.approx(energy, abs=1e-9)
 
 
+@pytest.mark.plain
 def test_optimizers(double):
     for optimizer in (BFGS, FIRE):
         atoms = methanol(double)
@@ -253,3 +255,15 @@ def test_bad_input_is_named(double, tmp_path):
             MACECalculator(**arguments)
     with pytest.raises(ConfigError, match="empty list"):
         MACECalculator([])
+
+
+def test_example_compares_openmm_and_ase(project_root):
+    done = subprocess.run(
+        [sys.executable, "examples/compare_openmm_ase.py", "--smiles", "O", "--steps", "40"],
+        cwd=project_root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the runs agree" in done.stdout

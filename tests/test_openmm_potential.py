@@ -25,8 +25,6 @@ from mace_mm.errors import (
 )
 from mace_mm.simulation.openmm_plugin import MaceEmbeddingFactory, MacePotentialImplFactory
 
-pytestmark = pytest.mark.plain
-
 REFERENCE = Path(__file__).parent / "data" / "reference"
 
 

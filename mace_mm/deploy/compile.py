@@ -6,6 +6,7 @@ beside it.
 
 import io
 import re
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,6 +35,15 @@ def to_bytes(module: CompiledModule) -> bytes:
 def from_bytes(data: bytes, device: str | torch.device = "cpu") -> CompiledModule:
     """Load what :func:`to_bytes` saved."""
     return torch.jit.load(io.BytesIO(data), map_location=device)
+
+
+def run_compiled(module: CompiledModule, *arguments: Any) -> Any:
+    """Call a compiled module without the profiling optimizer.
+
+    The optimizer spends seconds on the second and third call, and gains nothing measurable here.
+    """
+    with torch.jit.optimized_execution(False):
+        return module(*arguments)
 
 
 def raised_inside(error: Exception) -> errors.MaceMMError | None:

@@ -25,6 +25,7 @@ from mace_mm.deploy.compile import (
     compile_module,
     from_bytes,
     raised_inside,
+    run_compiled,
     to_bytes,
 )
 from mace_mm.errors import BackendError
@@ -84,7 +85,7 @@ class PythonComputation:
             box = torch.from_numpy(state.getPeriodicBoxVectors(asNumpy=True)._value)
         try:
             with self._lock:
-                return self._module(positions, box)
+                return run_compiled(self._module, positions, box)
         except CompiledError as error:
             raise (raised_inside(error) or error) from None
 
