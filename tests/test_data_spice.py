@@ -137,6 +137,33 @@ def test_round_trip_keeps_everything(tmp_path):
         assert group.attrs["sampler"] == "MMFF94" and file.attrs["protocol"] == "yaml"
 
 
+def test_other_loaders_of_spice_find_what_they_read(tmp_path):
+    """The way public loaders access a release: names, types, shapes and atomic units."""
+    path = tmp_path / "data.hdf5"
+    made = conformers()
+    write_spice(path, [made])
+    with h5py.File(path) as file:
+        (name, group), *rest = file.items()
+        assert name == "water" and not rest
+        assert group["smiles"][0].decode() == group["smiles"].asstr()[0] == "[O:1]([H:2])[H:3]"
+        assert group["subset"][0].decode() == "test"
+        types = {
+            "atomic_numbers": (np.int16, (3,), None),
+            "conformations": (np.float32, (4, 3, 3), "bohr"),
+            "formation_energy": (np.float64, (4,), "hartree"),
+            "dft_total_energy": (np.float64, (4,), "hartree"),
+            "dft_total_gradient": (np.float32, (4, 3, 3), "hartree/bohr"),
+        }
+        for key, (kind, shape, unit) in types.items():
+            assert (group[key].dtype, group[key].shape) == (kind, shape)
+            assert group[key].attrs.get("units") == unit
+        hartree, bohr = 27.211386245988, 0.529177210903
+        gradient = group["dft_total_gradient"][()]
+        np.testing.assert_allclose(gradient, -made.forces / (hartree / bohr), rtol=1e-6)
+        np.testing.assert_allclose(group["conformations"][()], made.positions / bohr, rtol=1e-6)
+        np.testing.assert_allclose(group["dft_total_energy"][()], made.energies / hartree)
+
+
 def test_formation_energy_is_the_total_minus_the_atoms(tmp_path):
     path = tmp_path / "data.hdf5"
     made = conformers(formation_energies=None)
