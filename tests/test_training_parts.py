@@ -226,3 +226,12 @@ def test_plateaus_and_patience_are_counted() -> None:
     assert reductions == [0, 0, 0, 1, 1, 1, 1]
     assert since == [0, 0, 1, 2, 3, 0, 1]
     assert (progress.best_loss, progress.best_epoch) == (3.0, 6)
+
+
+def test_every_recipe_is_valid(project_root) -> None:
+    recipes = sorted((project_root / "examples" / "train").glob("*.yaml"))
+    assert len(recipes) >= 8
+    for recipe in recipes:
+        config = read_config(recipe)
+        assert config.name == recipe.stem or recipe.stem == "finetune"
+        assert config.data.licence != "unknown"

@@ -1,7 +1,5 @@
 """``mace-mm evaluate``: the errors of a model on labelled frames."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +22,9 @@ _COLUMNS = (
 
 def evaluate(
     archive: Path = typer.Argument(..., help="An archive or a mace-torch .model file."),
-    data: Path = typer.Argument(..., metavar="DATA.xyz", help="Labelled frames, extended XYZ."),
+    data: Path = typer.Argument(
+        ..., metavar="DATA", help="Labelled frames: extended XYZ, or HDF5 in SPICE's layout."
+    ),
     energy_key: str = typer.Option("REF_energy", help="Name of the energy (eV)."),
     forces_key: str = typer.Option("REF_forces", help="Name of the forces (eV/Å)."),
     head: str | None = typer.Option(None, help="Which head, where a .model file has several."),
@@ -33,21 +33,28 @@ def evaluate(
         False, "--skip-unknown", help="Leave out frames with elements the model does not know."
     ),
     output: Path | None = typer.Option(None, "--output", "-o", help="Write the table as JSON too."),
+    report: Path | None = typer.Option(None, help="Write an HTML report with pictures."),
+    history: Path | None = typer.Option(
+        None, help="history.csv of a training run, for learning curves in the report."
+    ),
 ) -> None:
     """Compare energies and forces with the labels of a file, in all and by subset."""
     import torch
 
-    from mace_mm.data.extxyz import ExtxyzFile
-    from mace_mm.data.extxyz_format import ExtxyzKeys
     from mace_mm.deploy.open_model import open_model
     from mace_mm.errors import BackendError
+    from mace_mm.training.config import FilesConfig
     from mace_mm.training.evaluation import evaluate_frames, summarize
+    from mace_mm.training.evaluation_report import write_html, write_json
+    from mace_mm.training.frames import open_file
 
     dtypes = {"single": torch.float32, "double": torch.float64}
     if precision not in dtypes:
         raise BackendError(f"precision must be 'single' or 'double', got {precision!r}")
     potential = open_model(archive, head=head).potential.to(dtypes[precision])
-    frames = ExtxyzFile(data, ExtxyzKeys(energy=energy_key, forces=forces_key))
+    frames = open_file(
+        FilesConfig(path=str(data), energy_key=energy_key, forces_key=forces_key), seed=0
+    )
     console = Console(stderr=True)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("evaluating", total=len(frames))
@@ -70,8 +77,16 @@ def evaluate(
     if left_out:
         console.print(f"left out {left_out} of {len(frames)} frames: elements unknown to the model")
     if output is not None:
-        text = json.dumps({name: asdict(summary) for name, summary in summaries.items()}, indent=1)
-        output.write_text(text + "\n", encoding="utf-8")
+        write_json(output, summaries)
+    if report is not None:
+        write_html(
+            report,
+            title=f"{archive.name} on {data.name}",
+            summaries=summaries,
+            errors=errors,
+            molecule_names=[entry.name for entry in frames.entries],
+            history=history,
+        )
 
 
 def _table(title: str, summaries: "dict[str, ErrorSummary]") -> Table:

@@ -21,7 +21,7 @@ def example_yaml() -> str:
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
     """Read a YAML file and apply `key=value` overrides (`stages.0.epochs=5`).
 
-    Paths of data files are relative to the YAML file's folder.
+    Paths, also of the output, are relative to the YAML file's folder.
 
     Raises:
         ConfigError: no such file, not YAML, an unknown or missing key, a value of a wrong kind.
@@ -103,16 +103,20 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 
 def _resolve_paths(config: TrainingConfig, folder: Path) -> TrainingConfig:
+    def place(path: str) -> str:
+        # Absolute, so that a run is recognized from wherever it is continued.
+        return str((folder / path).resolve())
+
     def files(section: Sequence[FilesConfig]) -> tuple[FilesConfig, ...]:
-        return tuple(f.model_copy(update={"path": str(folder / f.path)}) for f in section)
+        return tuple(f.model_copy(update={"path": place(f.path)}) for f in section)
 
     data = config.data.model_copy(
         update={"train": files(config.data.train), "validation": files(config.data.validation)}
     )
-    changes: dict[str, Any] = {"data": data}
+    changes: dict[str, Any] = {"data": data, "output": place(config.output)}
     if config.fine_tune is not None:
         tune = config.fine_tune
-        model = tune.model if tune.model == "bundled" else str(folder / tune.model)
+        model = tune.model if tune.model == "bundled" else place(tune.model)
         changes["fine_tune"] = tune.model_copy(
             update={"model": model, "replay": files(tune.replay)}
         )

@@ -28,6 +28,8 @@ class FrameErrors:
         n_atoms: number of atoms.
         energy: eV, None without a label.
         forces: (n_atoms, 3) eV/Å, None without a label.
+        energy_label: eV, None without a label.
+        forces_label: (n_atoms, 3) eV/Å, None without a label.
     """
 
     index: int
@@ -36,6 +38,8 @@ class FrameErrors:
     n_atoms: int
     energy: float | None
     forces: np.ndarray | None
+    energy_label: float | None = None
+    forces_label: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,8 @@ def _compare(
             n_atoms=frame.molecule.n_atoms,
             energy=None if frame.energy is None else float(energy - frame.energy),
             forces=None if frame.forces is None else force - frame.forces,
+            energy_label=frame.energy,
+            forces_label=frame.forces,
         )
 
 
