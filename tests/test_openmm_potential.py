@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import openmm
 import pytest
-from openmm import unit
+from openmm import app, unit
 from openmm_systems import METHANOL, TRICLINIC, assert_same, bent, context_of, evaluate, topology_of
 from openmmml import MLPotential
 
@@ -23,6 +23,7 @@ from mace_mm.errors import (
     InputError,
     UnsupportedModelError,
 )
+from mace_mm.simulation.openmm_force import backend_problem, copy_problem
 from mace_mm.simulation.openmm_plugin import MaceEmbeddingFactory, MacePotentialImplFactory
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
@@ -171,6 +172,16 @@ def test_topology_and_system_must_match():
         MLPotential("mace")._impl.addForces(topology_of(GOOD), system, None, 0)
 
 
+def test_force_that_cannot_be_copied_is_refused_where_it_would_be():
+    """OpenMM-ML's interpolation passes an empty System and deep-copies its Forces."""
+    if backend_problem("torchforce") is not None or copy_problem() is None:
+        pytest.skip("this combination of OpenMM and openmmtorch copies, or there is no openmmtorch")
+    with pytest.raises(BackendError, match="'torchforce' cannot be interpolated.*crashes"):
+        MLPotential("mace")._impl.addForces(
+            topology_of(GOOD), openmm.System(), None, 0, backend="torchforce"
+        )
+
+
 def test_bad_files_are_named(tmp_path):
     torn = tmp_path / "torn.model"
     torn.write_bytes((REFERENCE / "off_L0_float32.model").read_bytes()[:9000])
@@ -190,15 +201,24 @@ def test_bad_files_are_named(tmp_path):
         MLPotential("mace-off23-small", modelPath="x")
 
 
-# Classical parameters that only have to be there: the model replaces them in its region.
-def classical(numbers, positions, periodic: bool) -> openmm.System:
+def bonded_methanol(n_molecules: int, cell=None) -> app.Topology:
+    topology = topology_of(METHANOL[0] * n_molecules, cell, per_residue=6)
+    atoms = list(topology.atoms())
+    for first in range(0, len(atoms), 6):
+        for a, b in ((0, 1), (0, 2), (0, 3), (0, 4), (1, 5)):
+            topology.addBond(atoms[first + a], atoms[first + b])
+    return topology
+
+
+def classical(topology: app.Topology, periodic: bool) -> openmm.System:
+    """Classical parameters that only have to be there: the model replaces them in its region."""
     system = openmm.System()
     bonds, nonbonded = openmm.HarmonicBondForce(), openmm.NonbondedForce()
-    for z in numbers:
-        system.addParticle(float(max(1, 2 * z)))
-        nonbonded.addParticle(0.1 if z == 1 else -0.2, 0.25, 0.3)
-    for i in range(1, len(numbers)):
-        bonds.addBond(i - 1, i, 0.12, 1000.0)
+    for atom in topology.atoms():
+        system.addParticle(atom.element.mass)
+        nonbonded.addParticle(0.1 if atom.element.symbol == "H" else -0.2, 0.25, 0.3)
+    for bond in topology.bonds():
+        bonds.addBond(bond.atom1.index, bond.atom2.index, 0.12, 1000.0)
     if periodic:
         system.setDefaultPeriodicBoxVectors(*(np.eye(3) * 3.0))
         nonbonded.setNonbondedMethod(openmm.NonbondedForce.PME)
@@ -210,12 +230,11 @@ def classical(numbers, positions, periodic: bool) -> openmm.System:
 @pytest.mark.parametrize("interpolate", [False, True])
 @pytest.mark.parametrize("periodic", [False, True])
 def test_mixed_system(periodic, interpolate):
-    numbers = METHANOL[0] * 2
     positions = np.vstack([bent(METHANOL[1]) + 6.0, bent(METHANOL[1], seed=8)])
     cell = np.eye(3) * 30.0 if periodic else None
-    topology = topology_of(numbers, cell)
+    topology = bonded_methanol(2, cell)
     atoms = list(range(6, 12))
-    mm = classical(numbers, positions, periodic)
+    mm = classical(topology, periodic)
     mixed = MLPotential("mace").createMixedSystem(
         topology, mm, atoms, interpolate=interpolate, precision="double"
     )
@@ -239,12 +258,9 @@ def test_mixed_system(periodic, interpolate):
 
 def test_link_atoms_are_part_of_the_model():
     """A cut bond is capped by a hydrogen on a virtual site, which the model sees as an atom."""
-    numbers, positions = METHANOL
-    topology = topology_of(numbers)
-    atoms = list(topology.atoms())
-    for a, b in ((0, 1), (0, 2), (0, 3), (0, 4), (1, 5)):
-        topology.addBond(atoms[a], atoms[b])
-    mm = classical(numbers, positions, periodic=False)
+    positions = METHANOL[1]
+    topology = bonded_methanol(1)
+    mm = classical(topology, periodic=False)
     info = MLPotential("mace").createMixedSystem(
         topology,
         mm,

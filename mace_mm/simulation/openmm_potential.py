@@ -10,11 +10,11 @@ from openmmml.mlpotential import MLPotentialImpl
 
 from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.open_model import open_model
-from mace_mm.errors import ConfigError
+from mace_mm.errors import BackendError, ConfigError
 from mace_mm.simulation.evaluator import build_evaluator, checked_device
 from mace_mm.simulation.ml_mm import create_mixed_system
 from mace_mm.simulation.ml_mm_boundary import LinkDistances
-from mace_mm.simulation.openmm_force import make_force
+from mace_mm.simulation.openmm_force import copy_problem, make_force
 from mace_mm.simulation.openmm_input import (
     check_charge,
     is_periodic,
@@ -87,6 +87,11 @@ class MacePotentialImpl(MLPotentialImpl):
             raise ConfigError(f"unknown arguments of the mace potential: {sorted(unknown)}")
         interaction_energy = wants_interaction_energy(returnEnergyType)
         indices, numbers = ml_atoms(topology, system, atoms)
+        if backend == "torchforce" and not system.getNumParticles() and not interpolated:
+            # OpenMM-ML's interpolation: it passes an empty System and copies what it finds in it.
+            problem = copy_problem()
+            if problem is not None:
+                raise BackendError(f"backend 'torchforce' cannot be interpolated here: {problem}")
         archive = self._open()
         check_charge(charge, multiplicity, archive.metadata.total_charges)
         evaluator = build_evaluator(
