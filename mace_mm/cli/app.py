@@ -4,11 +4,13 @@ A command file imports the heavy parts of the package inside its function, so th
 ``mace-mm --help`` answers at once.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 
 import typer
 from rich.console import Console
+from rich.logging import RichHandler
 
 from mace_mm import __version__
 from mace_mm.cli.compile import compile_
@@ -46,6 +48,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     debug: bool = typer.Option(False, _DEBUG, help="Show the stack trace of an error."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Tell what is chosen and why."),
     show_version: bool = typer.Option(
         False,
         "--version",
@@ -55,6 +58,11 @@ def _root(
     ),
 ) -> None:
     """MACE potentials for molecular simulation."""
+    log = logging.getLogger("mace_mm")
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    if not any(isinstance(handler, RichHandler) for handler in log.handlers):
+        console = Console(stderr=True)
+        log.addHandler(RichHandler(console=console, show_time=False, show_path=False))
 
 
 app.command("import")(import_model)

@@ -10,6 +10,8 @@ from mace_mm.cli.live_line import LiveLine, StopOnSignal
 
 # Exit code of a program that SIGINT ended.
 _INTERRUPTED = 130
+# Atoms up to which threads wait for each other longer than they compute.
+_SMALL = 200
 
 
 def simulate(
@@ -32,6 +34,9 @@ def simulate(
     backend: str = typer.Option("auto", help="auto, torchforce, pythontorchforce or pythonforce."),
     device: str | None = typer.Option(None, help="Device of the model: cpu, cuda."),
     platform: str | None = typer.Option(None, help="OpenMM platform, OpenMM's choice if left out."),
+    threads: int | None = typer.Option(
+        None, help="CPU threads of the model; 1 for a small molecule if left out.", min=1
+    ),
     resume: bool = typer.Option(False, "--resume", help="Continue the run in the folder."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Remove a former run first."),
 ) -> None:
@@ -39,6 +44,8 @@ def simulate(
 
     Ctrl-C stops the run after a checkpoint; --resume continues it.
     """
+    import torch
+
     from mace_mm.errors import ConfigError
     from mace_mm.simulation.ligand import load_ligand
     from mace_mm.simulation.report import RUN_FILES, write_report
@@ -62,6 +69,10 @@ def simulate(
     )
     choice = ModelChoice(path=model, precision=precision, backend=backend, device=device)
     loaded = load_ligand(ligand, name)
+    if threads is None and loaded.n_atoms <= _SMALL:
+        threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
     if overwrite:
         for name in RUN_FILES:
             (output / name).unlink(missing_ok=True)
