@@ -16,6 +16,7 @@ from mace_mm.errors import ConfigError, InputError
 from mace_mm.graph.molecule import check_cell, check_positions
 from mace_mm.model.potential import Prediction
 from mace_mm.simulation.evaluator import DEFAULT_SKIN, Evaluator, build_evaluator, checked_device
+from mace_mm.simulation.force_uncertainty import ForceUncertainty
 
 Source = str | Path | Archive
 PROPERTIES = ("energy", "free_energy", "interaction_energy", "energies", "forces", "stress")
@@ -40,6 +41,7 @@ class MACECalculator(Calculator):
         precision: str = "single",
         engine: str = "auto",
         skin: float = DEFAULT_SKIN,
+        uncertainty: str | Path | None = None,
     ) -> None:
         """
         Args:
@@ -49,11 +51,14 @@ class MACECalculator(Calculator):
             precision: "single" for dynamics, "double" for optimization and phonons.
             engine: "reference" (plain torch), or "auto" for the fastest one present.
             skin: extra radius of the neighbor list, Å.
+            uncertainty: file that `mace-mm uncertainty` wrote for this one model; adds the
+                property ``forces_uncertainty`` (n_atoms,), the expected root-mean-square error of
+                each atom's force components, eV/Å.
 
         Raises:
             ArchiveError, UnsupportedModelError: a file that cannot be used.
             BackendError: unknown precision, engine or device.
-            ConfigError: an empty committee.
+            ConfigError: an empty committee, or an uncertainty of one model for several.
         """
         super().__init__()
         sources: list[Source | None]
@@ -75,6 +80,12 @@ class MACECalculator(Calculator):
         if len(self.archives) > 1:
             stds = [f"{name}_std" for name in PROPERTIES if name != "free_energy"]
             self.implemented_properties = [*PROPERTIES, *stds]
+        self._uncertainty: ForceUncertainty | None = None
+        if uncertainty is not None:
+            if len(self.archives) > 1:
+                raise ConfigError("an uncertainty belongs to one model, got a committee")
+            self._uncertainty = ForceUncertainty(self.archives[0], uncertainty)
+            self.implemented_properties = [*PROPERTIES, "forces_uncertainty"]
 
     def calculate(
         self,
@@ -101,6 +112,11 @@ class MACECalculator(Calculator):
                 self.results[name] = _plain(values.mean(axis=0))
                 self.results[f"{name}_std"] = _plain(values.std(axis=0, ddof=1))
         self.results["free_energy"] = self.results["energy"]
+        if self._uncertainty is not None:
+            box = atoms.cell.array if atoms.pbc.all() else None
+            self.results["forces_uncertainty"] = self._uncertainty(
+                atoms.numbers, atoms.positions, box
+            )
 
     def _geometry(self, atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         device = self._options["device"]

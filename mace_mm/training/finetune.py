@@ -75,14 +75,13 @@ def expand_heads(base: Potential, heads: tuple[str, ...]) -> Potential:
     """Copy a one-head potential to several heads that all start equal."""
     network = MACE(replace(base.network.config, heads=heads))
     n = len(heads)
-    state = dict(base.network.state_dict())
-    last = base.network.config.n_layers - 1
-    for i in range(last):
-        state[f"readouts.{i}.weight"] = state[f"readouts.{i}.weight"].repeat(1, n)
-    state[f"readouts.{last}.linear_1"] = state[f"readouts.{last}.linear_1"].repeat(1, n)
-    state[f"readouts.{last}.linear_2"] = state[f"readouts.{last}.linear_2"].repeat(n, 1)
-    for name in ("scale", "shift"):
-        state[name] = state[name].repeat(n)
+    state = {}
+    for name, value in base.network.state_dict().items():
+        if name.endswith("linear_2") or name in ("scale", "shift"):
+            value = value.repeat(n, *[1] * (value.dim() - 1))
+        elif name.startswith("readouts."):
+            value = value.repeat(1, n)
+        state[name] = value
     network.load_state_dict(state)
     return Potential(network, base.atomic_energies.values.repeat(n, 1))
 
