@@ -26,6 +26,7 @@ from mace_mm.cli.import_model import import_model
 from mace_mm.cli.info import info
 from mace_mm.cli.simulate import simulate
 from mace_mm.cli.train import train
+from mace_mm.cli.uncertainty import uncertainty
 from mace_mm.errors import MaceMMError
 
 app = typer.Typer(
@@ -74,6 +75,7 @@ app.command()(generate_molecules)
 app.command()(generate_frames)
 app.command()(generate_labels)
 app.command()(train)
+app.command()(uncertainty)
 app.command("compile")(compile_)
 app.add_typer(data, name="data")
 
