@@ -1,6 +1,8 @@
 """The ASE calculator: properties, committees, failures, and what ASE does with it."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +146,15 @@ def test_one_calculator_follows_changing_atoms():
             atoms = molecule(name)
             energy = calculator.get_potential_energy(atoms)
             assert energies.setdefault(name, energy) == pytest.approx(energy, abs=1e-9)
+
+
+def test_calculator_may_be_copied_and_sent_to_another_process(double):
+    atoms = methanol(double, TRICLINIC)
+    want = atoms.get_forces()
+    for copied in (copy.deepcopy(double), pickle.loads(pickle.dumps(double))):  # noqa: S301
+        atoms.calc = copied
+        copied.reset()
+        np.testing.assert_array_equal(atoms.get_forces(), want)
 
 
 @pytest.mark.plain

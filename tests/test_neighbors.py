@@ -193,6 +193,8 @@ def test_bad_input_is_named():
         neighbor_list(positions, CUTOFF, np.ones((3, 3)), pbc)
     with pytest.raises(torch.jit.Error, match="volume"):
         finder(*tensors(positions, np.ones((3, 3)), pbc))
+    with pytest.raises(torch.jit.Error, match="at least 0.5 Å thick, this one is 0.[34]"):
+        finder(*tensors(positions, np.diag([9.0, 0.4, 9.0]), pbc))
     with pytest.raises(ConfigError, match="-1"):
         neighbor_list(positions, -1.0)
     with pytest.raises(InputError, match="shape"):

@@ -200,6 +200,28 @@ def test_coincident_atoms(backend):
         evaluate(context_of(system, together))
 
 
+def test_box_that_collapsed(backend):
+    numbers, positions = METHANOL
+    system = MLPotential("mace").createSystem(topology_of(numbers, TRICLINIC), backend=backend)
+    context = context_of(system, positions)
+    context.setPeriodicBoxVectors(*np.diag([2.0, 0.03, 2.0]))
+    with pytest.raises(openmm.OpenMMException, match="at least 0.5 Å thick, this one is 0.[23]"):
+        evaluate(context)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision, bound", [("single", 2e-5), ("double", 1e-6)])
+def test_gpu_equals_cpu(backend, precision, bound):
+    numbers, positions = METHANOL
+    positions = bent(positions)
+    want = by_ase(numbers, positions, TRICLINIC, "double")
+    system = MLPotential("mace").createSystem(
+        topology_of(numbers, TRICLINIC), backend=backend, precision=precision, device="cuda"
+    )
+    for platform in PLATFORMS:
+        assert_same(evaluate(context_of(system, positions, platform)), want, bound)
+
+
 def test_two_contexts_of_one_system_run_at_once(backend):
     """Each thread follows its own molecule; both use the Force of one System."""
     numbers, positions = METHANOL

@@ -193,19 +193,25 @@ def full_neighbor_list(
         dtype of the positions.
 
     Raises:
-        GeometryError: positions not finite or too far apart, a periodic cell without volume.
+        GeometryError: positions not finite or too far apart, a periodic cell without volume or
+            thinner than 0.5 Å.
     """
     if not bool(torch.isfinite(positions).all()):
         bad = int(torch.nonzero(~torch.isfinite(positions).all(1))[0])
         raise GeometryError(f"positions must be finite; those of atom {bad} are not")
     lattice = completed_cell(cell, pbc)
     inverse = torch.linalg.inv(lattice)
+    # The columns of the inverse are the reciprocal vectors: 1/norm is the distance of the faces.
+    thickness = 1.0 / inverse.square().sum(0).sqrt()
+    thinnest = torch.where(pbc, thickness, torch.full_like(thickness, 1.0)).min()
+    if not bool(thinnest >= 0.5):
+        raise GeometryError(
+            f"a periodic cell must be at least 0.5 Å thick, this one is {float(thinnest)} Å"
+        )
     fractional = positions @ inverse
     home = torch.floor(fractional) * pbc.to(positions.dtype).unsqueeze(0)
     fractional = fractional - home
-    # The columns of the inverse are the reciprocal vectors: 1/norm is the distance of the faces.
-    margins = cutoff * inverse.square().sum(0).sqrt()
-    atoms, shifts = images_within(fractional, pbc, margins)
+    atoms, shifts = images_within(fractional, pbc, cutoff / thickness)
     images_at = (fractional @ lattice).index_select(0, atoms) + shifts @ lattice
 
     # The untranslated atoms are among the images, in their own order: they are the centers.
