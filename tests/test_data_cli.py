@@ -72,6 +72,19 @@ def test_check_explains_missing_keys_and_bad_options(files, run):
     assert code == 1 and "expected element: energy in eV" in err
 
 
+def test_unlabelled_molecules_are_left_out_only_when_asked(files, run, tmp_path):
+    path = tmp_path / "data.hdf5"
+    run(
+        "data", "convert", files / "good.xyz", "-o", path, "--atomic-energies", files / "atoms.yaml"
+    )
+    with h5py.File(path, "a") as file:
+        del file["COC/dft_total_energy"]
+    code, out, _ = run("data", "check", path)
+    assert code == 1 and "no dataset dft_total_energy" in out
+    code, out, _ = run("data", "check", path, "--skip-unlabelled")
+    assert code == 0 and "1 unlabelled groups, for example COC" in out and "40 frames" in out
+
+
 def test_convert_there_and_back(files, run, tmp_path):
     path = tmp_path / "data.hdf5"
     atoms = files / "atoms.yaml"

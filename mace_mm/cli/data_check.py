@@ -14,6 +14,7 @@ from mace_mm.cli.data_files import (
     ENERGY_KEY,
     FILES,
     FORCES_KEY,
+    SKIP_UNLABELLED,
     open_files,
     read_atomic_energies,
     show_progress,
@@ -30,6 +31,7 @@ def check(
     files: list[Path] = typer.Argument(..., help=FILES),
     energy_key: str | None = typer.Option(None, help=ENERGY_KEY),
     forces_key: str | None = typer.Option(None, help=FORCES_KEY),
+    skip_unlabelled: bool = typer.Option(False, "--skip-unlabelled", help=SKIP_UNLABELLED),
     output: Path | None = typer.Option(
         None, "--output", "-o", help="Folder for report.md, report.json and report.png."
     ),
@@ -60,7 +62,9 @@ def check(
     if fail_on not in ("error", "warning"):
         raise ConfigError(f"--fail-on wants error or warning, got {fail_on!r}")
     console = Console()
-    source = open_files(files, energy_key, forces_key, strict=False)
+    source = open_files(
+        files, energy_key, forces_key, strict=False, skip_unlabelled=skip_unlabelled
+    )
     energies = {"default": read_atomic_energies(atomic_energies)} if atomic_energies else {}
     settings = CheckSettings(
         consistency=consistency,

@@ -10,6 +10,7 @@ from mace_mm.cli.data_files import (
     ENERGY_KEY,
     FILES,
     FORCES_KEY,
+    SKIP_UNLABELLED,
     open_files,
     read_atomic_energies,
     show_progress,
@@ -23,6 +24,7 @@ def convert(
     ),
     energy_key: str | None = typer.Option(None, help=ENERGY_KEY),
     forces_key: str | None = typer.Option(None, help=FORCES_KEY),
+    skip_unlabelled: bool = typer.Option(False, "--skip-unlabelled", help=SKIP_UNLABELLED),
     atomic_energies: Path | None = typer.Option(
         None, help=f"{ATOMIC_ENERGIES}; SPICE's layout needs them for its formation energies."
     ),
@@ -41,7 +43,7 @@ def convert(
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} exists; --overwrite replaces it")
     energies = read_atomic_energies(atomic_energies) if atomic_energies else None
-    source = open_files(files, energy_key, forces_key, strict=True)
+    source = open_files(files, energy_key, forces_key, strict=True, skip_unlabelled=skip_unlabelled)
     bar = show_progress(Console(stderr=True), "converting", range(len(source)))
     n = len(source)
     if output.suffix in (".hdf5", ".h5"):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 FILES = "SPICE-style HDF5 (.hdf5, .h5), extended XYZ (.xyz, .extxyz), ASE databases (.db, .json)."
 ENERGY_KEY = "Name of the energy; by default that of the format."
+SKIP_UNLABELLED = "Molecules (HDF5) without the labels are left out, frames used without them."
 ATOMIC_ENERGIES = "YAML file of isolated atoms, symbol: energy in eV"
 FORCES_KEY = "Name of the forces (HDF5: of the gradient), by default that of the format."
 
@@ -22,7 +23,7 @@ def open_files(
     forces_key: str | None,
     *,
     strict: bool,
-    **more: object,
+    skip_unlabelled: bool = False,
 ) -> "ConcatFrames":
     """Open files one after the other as one source."""
     from mace_mm.data.frames import ConcatFrames
@@ -30,11 +31,14 @@ def open_files(
 
     sources = []
     for file in files:
-        keys = dict(more)
+        is_spice = file.suffix in (".h5", ".hdf5")
+        keys: dict[str, object] = {
+            "skip_unlabelled" if is_spice else "allow_missing": skip_unlabelled
+        }
         if energy_key:
             keys["energy"] = energy_key
         if forces_key:
-            keys["gradient" if file.suffix in (".h5", ".hdf5") else "forces"] = forces_key
+            keys["gradient" if is_spice else "forces"] = forces_key
         sources.append(open_source(file, keys, strict=strict))
     return ConcatFrames(sources)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from mace_mm.cli.data_files import ENERGY_KEY, FILES, FORCES_KEY, open_files
+from mace_mm.cli.data_files import ENERGY_KEY, FILES, FORCES_KEY, SKIP_UNLABELLED, open_files
 
 
 def split(
@@ -17,11 +17,12 @@ def split(
     seed: int = typer.Option(0, help="Of the shuffle."),
     energy_key: str | None = typer.Option(None, help=ENERGY_KEY),
     forces_key: str | None = typer.Option(None, help=FORCES_KEY),
+    skip_unlabelled: bool = typer.Option(False, "--skip-unlabelled", help=SKIP_UNLABELLED),
 ) -> None:
     """Divide molecules into train, valid and test, so that none has frames on two sides."""
     from mace_mm.data.split import save_split, split_by_molecule
 
-    source = open_files(files, energy_key, forces_key, strict=True)
+    source = open_files(files, energy_key, forces_key, strict=True, skip_unlabelled=skip_unlabelled)
     fractions = {"train": 1.0 - valid - test, "valid": valid, "test": test}
     made = split_by_molecule(source, fractions, by=by, seed=seed)
     save_split(output, made, source)

@@ -92,9 +92,9 @@ def check_data(
 
 def _readable(source: FrameSource, scan: FrameScan) -> list[Finding]:
     damaged = list(getattr(source, "problems", []))
-    found = [Finding(level="error", check="readable", text=line) for line in damaged[:20]]
-    if len(damaged) > 20:
-        text = f"and {len(damaged) - 20} more items that cannot be read"
+    found = [Finding(level="error", check="readable", text=line) for line in damaged[:5]]
+    if len(damaged) > 5:
+        text = f"and {len(damaged) - 5} more items that cannot be read"
         found.append(Finding(level="error", check="readable", text=text))
     if scan.problems:
         lines = "; ".join(f"frame {i}: {text}" for i, text in scan.problems[:5])
