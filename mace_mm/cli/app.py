@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from mace_mm import __version__
+from mace_mm.cli.active import active
 from mace_mm.cli.compile import compile_
 from mace_mm.cli.data import data
 from mace_mm.cli.evaluate import evaluate
@@ -76,6 +77,7 @@ app.command()(generate_frames)
 app.command()(generate_labels)
 app.command()(train)
 app.command()(uncertainty)
+app.command()(active)
 app.command("compile")(compile_)
 app.add_typer(data, name="data")
 

@@ -38,10 +38,10 @@ def train(
     # What a run tells goes through the handler of the command line.
     logging.getLogger("mace_mm").setLevel(logging.INFO)
     for member in member_configs(settings, committee):
-        _train_one(member, console, check)
+        train_one(member, console, check)
 
 
-def _train_one(settings: "TrainingConfig", console: Console, check: bool) -> None:
+def train_one(settings: "TrainingConfig", console: Console, check: bool) -> None:
     from mace_mm.cli.compile import compile_checkpoint
     from mace_mm.training.checkpoint import checkpoint_path
     from mace_mm.training.devices import make_fabric
