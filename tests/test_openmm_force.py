@@ -1,5 +1,6 @@
 """The OpenMM backends against each other, against ASE, and through their failures."""
 
+import copy
 import threading
 
 import ase
@@ -22,8 +23,13 @@ from openmm_systems import (
 from openmmml import MLPotential
 
 from mace_mm import MACECalculator
+from mace_mm.deploy.compile import compile_module
+from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import BackendError
 from mace_mm.simulation import openmm_force
+from mace_mm.simulation.evaluator import build_evaluator
+from mace_mm.simulation.openmm_module import OpenMMModule
+from mace_mm.units import EV_PER_ANGSTROM_TO_KJ_MOL_NM, EV_TO_KJ_MOL
 
 pytestmark = pytest.mark.plain
 
@@ -265,3 +271,38 @@ def test_choice_of_backend_is_explained(caplog, monkeypatch):
     with caplog.at_level("INFO"):
         MLPotential("mace").createSystem(topology_of(METHANOL[0]))
     assert "OpenMM backend pythonforce: torchforce is not used because" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_the_plugins_read_from_memory(dtype):
+    """TorchForce reads the memory of the forces: dtype and layout must be as promised."""
+    numbers, positions = WATER
+    positions = bent(positions)
+    evaluator = build_evaluator(open_model(), numbers, precision="double")
+    module = OpenMMModule(evaluator, torch.tensor([3, 0, 2]), True, True)
+    compiled = compile_module(module)
+    placed = np.zeros((5, 3))
+    placed[[3, 0, 2]] = positions
+    box = torch.tensor(TRICLINIC * 0.1, dtype=dtype)
+    energy, forces = compiled(torch.tensor(placed * 0.1, dtype=dtype), box)
+    assert energy.dtype == torch.float64 and energy.shape == ()
+    assert forces.dtype == dtype and forces.shape == (5, 3) and forces.is_contiguous()
+    got = energy.item() / EV_TO_KJ_MOL, forces.numpy()[[3, 0, 2]] / EV_PER_ANGSTROM_TO_KJ_MOL_NM
+    want = by_ase(numbers, positions, TRICLINIC, "double")
+    assert_same(got, want, 1e-9 if dtype == torch.float64 else 1e-4)
+    assert not forces[[1, 4]].any()
+
+
+def test_tensor_computation_is_what_a_pythontorchforce_would_call():
+    numbers, positions = METHANOL
+    positions = bent(positions)
+    evaluator = build_evaluator(open_model(), numbers)
+    compiled = compile_module(OpenMMModule(evaluator, None, True, True))
+    computation = copy.deepcopy(openmm_force.TensorComputation(compiled, True, "cpu"))
+    system = openmm.System()
+    system.setDefaultPeriodicBoxVectors(*(TRICLINIC * 0.1))
+    system.addParticle(1.0)
+    state = context_of(system, np.zeros((1, 3))).getState(parameters=True)
+    energy, forces = computation(state, torch.tensor(positions * 0.1))
+    got = energy.item() / EV_TO_KJ_MOL, forces.numpy() / EV_PER_ANGSTROM_TO_KJ_MOL_NM
+    assert_same(got, by_ase(numbers, positions, TRICLINIC, "single"), 1e-5)

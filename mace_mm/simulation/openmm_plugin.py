@@ -7,6 +7,7 @@ complete yet), and nothing here may raise at import.
 
 import functools
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ PUBLISHED_FILES = {
     "mace-off23-large": "MACE-OFF23_large.model",
     "mace-off24-medium": "MACE-OFF24_medium.model",
 }
-CACHES = ("~/.cache/mace", "~/.cache/openmm-ml")
+CACHES = ("mace", "openmm-ml")
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +111,12 @@ def published_file(name: str) -> Path:
     Raises:
         ArchiveError: it is in none of the places; the message lists them.
     """
-    places = [Path(cache).expanduser() / PUBLISHED_FILES[name] for cache in CACHES]
+    roots = dict.fromkeys([os.environ.get("XDG_CACHE_HOME") or "~/.cache", "~/.cache"])
+    places = [
+        Path(root).expanduser() / cache / PUBLISHED_FILES[name]
+        for root in roots
+        for cache in CACHES
+    ]
     for place in places:
         if place.is_file():
             _log.warning(
