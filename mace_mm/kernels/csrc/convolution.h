@@ -1,0 +1,216 @@
+// Messages from the neighbors of one receiver, and the way back.
+//
+// A path couples a sender's feature (IN = 2 l_in + 1 components) with the edge's harmonics to a
+// message of OUT = 2 l_out + 1 components: phi_k += R sum_m h_m M_mk, with R the spline of the
+// path's radial function and M known for each edge. Paths of one l_in can share a kernel.
+#pragma once
+#include <type_traits>
+
+#include "edges.h"
+
+namespace mm {
+
+template <class T> constexpr int KNOT_VALUES = sizeof(T) == 4 ? 2 : 3;
+
+// Where a path finds its data.
+struct PathRun {
+  int radial;       // index among the layer's paths, selects the spline
+  int coefficient;  // first row of M in the batch
+  int out;          // first row of the message, in rows of `channels`
+  int out_stride;   // rows between its components
+};
+
+struct RadialLayout {
+  int n_paths;
+  int64_t knot;  // numbers from one knot to the next
+};
+
+template <class F, int... I> static inline void unroll(Ints<I...>, F&& f) {
+  (f(std::integral_constant<int, I>{}), ...);
+}
+#define MM_INLINE __attribute__((always_inline))
+// A loop whose index is a constant in its body: for_each(N, i, { ... }).
+#define MM_UNROLL(N, i, ...) \
+  unroll(typename MakeInts<N>::type(), [&](auto i) MM_INLINE __VA_ARGS__)
+
+// Paths of a kernel. A diagonal path has l_edge = 0: phi_m += R h_m.
+template <int OUT_, bool DIAGONAL_> struct Path {
+  static constexpr int OUT = OUT_;
+  static constexpr bool DIAGONAL = DIAGONAL_;
+};
+
+template <class T> struct Knots {
+  Vec<T> f, d[2 * (KNOT_VALUES<T> - 1) + 1];
+  MM_INLINE inline Knots(const T* p, const T* q) {
+    f = load(p);
+    d[0] = load(q) - f;
+    for (int i = 1; i < KNOT_VALUES<T>; i++) {
+      d[2 * i - 1] = load(p + i * BLOCK);
+      d[2 * i] = load(q + i * BLOCK);
+    }
+  }
+  MM_INLINE inline Vec<T> value(const EdgeBatch<T>& b, int e) const {
+    Vec<T> v = f;
+    for (int i = 0; i < 2 * KNOT_VALUES<T> - 1; i++) v += d[i] * b.weights[0][i][e];
+    return v;
+  }
+  MM_INLINE inline Vec<T> derivative(const EdgeBatch<T>& b, int e) const {
+    Vec<T> v = d[0] * b.weights[1][0][e];
+    for (int i = 1; i < 2 * KNOT_VALUES<T> - 1; i++) v += d[i] * b.weights[1][i][e];
+    return v;
+  }
+};
+
+template <class T, int IN, class... P> struct PathGroup {
+  using V = Vec<T>;
+  static constexpr int N = sizeof...(P);
+  static constexpr int OUT[N] = {P::OUT...};
+  static constexpr bool DIAGONAL[N] = {P::DIAGONAL...};
+  static constexpr int outputs(int before) {
+    int n = 0;
+    for (int i = 0; i < before; i++) n += OUT[i];
+    return n;
+  }
+  static constexpr int sums(int before) {
+    int n = 0;
+    for (int i = 0; i < before; i++) n += DIAGONAL[i] ? 0 : IN * OUT[i];
+    return n;
+  }
+
+  // phi (+)= messages of the batch; `first` overwrites.
+  static void forward(const EdgeBatch<T>& b, RadialLayout layout, const PathRun* runs,
+                      int feature, int channels, T* phi, bool first) {
+    for (int c = 0; c < channels; c += LANES<T>) {
+      const int64_t place =
+          (int64_t(c / BLOCK) * layout.n_paths) * KNOT_VALUES<T> * BLOCK + c % BLOCK;
+      V acc[outputs(N)];
+      MM_UNROLL(N, p, {
+        for (int k = 0; k < OUT[p]; k++)
+          acc[outputs(p) + k] =
+              first ? V{} : load(phi + (runs[p].out + k * runs[p].out_stride) * channels + c);
+      });
+      for (int e = 0; e < b.n; e++) {
+        V h[IN];
+        for (int m = 0; m < IN; m++) h[m] = load(b.features[e] + (feature + m) * channels + c);
+        const T* row = b.rows[e] + place;
+        MM_UNROLL(N, p, {
+          const T* knot = row + runs[p].radial * (KNOT_VALUES<T> * BLOCK);
+          const V r = Knots<T>(knot, knot + layout.knot).value(b, e);
+          const T(*m_row)[EDGES] = b.coefficient + runs[p].coefficient;
+          MM_UNROLL(IN, m, {
+            const V v = r * h[m];
+            if constexpr (DIAGONAL[p]) {
+              acc[outputs(p) + m] += v;
+            } else {
+              MM_UNROLL(OUT[p], k, { acc[outputs(p) + k] += v * m_row[m * OUT[p] + k][e]; });
+            }
+          });
+        });
+      }
+      MM_UNROLL(N, p, {
+        for (int k = 0; k < OUT[p]; k++)
+          store(phi + (runs[p].out + k * runs[p].out_stride) * channels + c, acc[outputs(p) + k]);
+      });
+    }
+  }
+
+  // From dE/dphi of the receiver: sensitivities of the edges, and gradients of the senders'
+  // features where GRADIENT asks for them.
+  template <bool GRADIENT>
+  static void backward(EdgeBatch<T>& b, RadialLayout layout, const PathRun* runs, int feature,
+                       int channels, const T* dphi) {
+    constexpr int n_sums = sums(N) + 1;  // and the derivative along the distance
+    constexpr int padded = (n_sums + LANES<T> - 1) / LANES<T> * LANES<T>;
+    for (int e = 0; e < b.n; e++) {
+      V s[padded];
+      for (int i = 0; i < padded; i++) s[i] = V{};
+      for (int c = 0; c < channels; c += LANES<T>) {
+        const T* row = b.rows[e] + c % BLOCK +
+                       (int64_t(c / BLOCK) * layout.n_paths) * KNOT_VALUES<T> * BLOCK;
+        V h[IN], dh[IN];
+        for (int m = 0; m < IN; m++) {
+          h[m] = load(b.features[e] + (feature + m) * channels + c);
+          if constexpr (GRADIENT) dh[m] = load(b.gradients[e] + (feature + m) * channels + c);
+        }
+        MM_UNROLL(N, p, {
+          const T* knot = row + runs[p].radial * (KNOT_VALUES<T> * BLOCK);
+          const Knots<T> knots(knot, knot + layout.knot);
+          const V r = knots.value(b, e);
+          const T(*m_row)[EDGES] = b.coefficient + runs[p].coefficient;
+          const T* a = dphi + int64_t(runs[p].out) * channels + c;
+          const int stride = runs[p].out_stride * channels;
+          V along{};
+          MM_UNROLL(IN, m, {
+            V g{};
+            if constexpr (DIAGONAL[p]) {
+              g = load(a + m * stride);
+            } else {
+              const V v = r * h[m];
+              MM_UNROLL(OUT[p], k, {
+                const V d = load(a + k * stride);
+                s[sums(p) + m * OUT[p] + k] += d * v;
+                g += d * m_row[m * OUT[p] + k][e];
+              });
+            }
+            if constexpr (GRADIENT) dh[m] += r * g;
+            along += h[m] * g;
+          });
+          s[n_sums - 1] += along * knots.derivative(b, e);
+        });
+        if constexpr (GRADIENT)
+          for (int m = 0; m < IN; m++)
+            store(b.gradients[e] + (feature + m) * channels + c, dh[m]);
+      }
+      T total[padded];
+      for (int i = 0; i < padded; i += LANES<T>) store(total + i, sum_lanes<T>(s + i));
+      MM_UNROLL(N, p, {
+        if constexpr (!DIAGONAL[p])
+          for (int i = 0; i < IN * OUT[p]; i++)
+            b.sensitivity[runs[p].coefficient + i][e] = total[sums(p) + i];
+      });
+      b.radial[e] += total[n_sums - 1];
+    }
+  }
+};
+
+template <class T> struct PathKernels {
+  using Forward = void (*)(const EdgeBatch<T>&, RadialLayout, const PathRun*, int, int, T*, bool);
+  using Backward = void (*)(EdgeBatch<T>&, RadialLayout, const PathRun*, int, int, const T*);
+  Forward forward;
+  Backward backward, backward_no_gradient;
+};
+
+template <class T, int IN, class... P> static PathKernels<T> kernels_of() {
+  using G = PathGroup<T, IN, P...>;
+  if constexpr (IN == 1)
+    return {G::forward, G::template backward<true>, G::template backward<false>};
+  else
+    return {G::forward, G::template backward<true>, nullptr};
+}
+
+// Kernel for all paths of a scalar sender up to l_max.
+template <class T> static PathKernels<T> scalar_kernels(int l_max) {
+  switch (l_max) {
+    case 1: return kernels_of<T, 1, Path<1, true>, Path<3, false>>();
+    case 2: return kernels_of<T, 1, Path<1, true>, Path<3, false>, Path<5, false>>();
+    default:
+      return kernels_of<T, 1, Path<1, true>, Path<3, false>, Path<5, false>, Path<7, false>>();
+  }
+}
+
+template <class T, int IN> static PathKernels<T> single_kernels(int l_out, bool diagonal) {
+  if (diagonal) return kernels_of<T, IN, Path<IN, true>>();
+  switch (l_out) {
+    case 0: return kernels_of<T, IN, Path<1, false>>();
+    case 1: return kernels_of<T, IN, Path<3, false>>();
+    case 2: return kernels_of<T, IN, Path<5, false>>();
+    default: return kernels_of<T, IN, Path<7, false>>();
+  }
+}
+
+// Kernel for one path of a sender with l_in 1 or 2.
+template <class T> static PathKernels<T> path_kernels(int l_in, int l_out, bool diagonal) {
+  return l_in == 1 ? single_kernels<T, 3>(l_out, diagonal) : single_kernels<T, 5>(l_out, diagonal);
+}
+
+}  // namespace mm

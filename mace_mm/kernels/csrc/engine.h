@@ -1,0 +1,30 @@
+// The engine's C interface. Every function may be called from any thread; one context is used by
+// one thread at a time.
+#pragma once
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mm_context mm_context;
+
+// The model must stay in memory, unchanged, as long as the context. Null on failure, with the
+// reason in `message`.
+mm_context* mm_create(const void* model, int64_t bytes, char* message, int64_t message_bytes);
+void mm_destroy(mm_context* context);
+
+// Energies (total, interaction) in eV; forces (n, 3) in eV/A; virial (3, 3), -dE/d(strain), in eV;
+// node energies (n) in eV without E0. positions (n, 3) in A; cell (3, 3) as rows, zero rows along
+// open directions, or null. Any output may be null. Returns 0, or 1 with the reason in `message`.
+int mm_evaluate(mm_context* context, int64_t n_atoms, const double* positions, const int32_t* species,
+                const double* cell, double skin, int32_t n_threads, double* energies, double* forces,
+                double* virial, double* node_energies, char* message, int64_t message_bytes);
+
+int64_t mm_neighbor_builds(const mm_context* context);
+const char* mm_instruction_set(void);
+int mm_supported(void);
+
+#ifdef __cplusplus
+}
+#endif

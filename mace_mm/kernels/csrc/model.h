@@ -1,0 +1,203 @@
+// The network in the evaluation form, as pointers and the kernels chosen for its layout.
+#pragma once
+#include <vector>
+
+#include "contraction.h"
+#include "convolution.h"
+#include "form.h"
+#include "linear.h"
+
+namespace mm {
+
+// Paths that one kernel evaluates together.
+template <class T> struct KernelCall {
+  PathKernels<T> kernels;
+  std::vector<PathRun> runs;
+  int feature;  // first row of the sender's feature
+};
+
+// A matrix, one for all elements or one for each.
+template <class T> struct Matrix {
+  const T* data = nullptr;
+  int64_t step = 0;  // numbers between two elements' matrices, 0 if shared
+  const T* of(int species) const { return data + step * species; }
+};
+
+template <class T> struct Layer {
+  int hidden_in, hidden_out, correlation;
+  int n_paths, phi_rows, n_couplings;
+  RadialLayout layout;
+  const T* radial;
+  int64_t radial_table;  // numbers from one element pair's table to the next
+  std::vector<KernelCall<T>> calls;
+  std::vector<CouplingEntry> couplings;
+  int paths_of[4], phi_row[4];  // by l_out
+  Matrix<T> linear[4], linear_t[4];
+  bool linear_by_species;
+  const Contraction<T>* contraction[3];
+  const T* polynomial[3];
+  // features = sum_j M_j up[j] + bias, by l; for layer 0 the bias is the embedding.
+  std::vector<Matrix<T>> up[3], up_t[3];
+  const T* up_bias;
+  // Readout of the node's own output: M readout into the last hidden layer, M . linear_readout.
+  Matrix<T> readout, readout_t;
+  const T* linear_readout;
+
+  int features_in() const { return (hidden_in + 1) * (hidden_in + 1); }
+  int features_out() const { return (hidden_out + 1) * (hidden_out + 1); }
+};
+
+struct Repulsion {
+  bool present = false;
+  const double* pairs = nullptr;  // (n_species, n_species, 3): strength, 1 / screening, reach
+  double coefficient[4], decay[4], exponent;
+};
+
+template <class T> struct Model {
+  int n_species, channels, l_max, n_layers, n_bins, readout_width, n_components;
+  double r_max;
+  std::vector<Layer<T>> layers;
+  const int64_t* pair_table;
+  const T *readout_bias, *readout_out;
+  const double *node_constant, *atomic_energies;
+  Repulsion repulsion;
+
+  explicit Model(const Form& form) { read(form); }
+
+ private:
+  void read(const Form& form);
+  void read_layer(const Form& form, int i);
+  void read_paths(const Form& form, int i);
+  Matrix<T> matrix(const Form& form, const std::string& name, int64_t size) {
+    const int64_t n = form.rows(name);
+    if (n != 1 && n != n_species) throw Error("unexpected number of matrices in " + name);
+    return {form.reals<T>(name, n * size), n == 1 ? 0 : size};
+  }
+};
+
+template <class T> void Model<T>::read(const Form& form) {
+  const int64_t* c = form.integers("config", 8);
+  n_species = int(c[0]), channels = int(c[1]), l_max = int(c[2]), n_layers = int(c[3]);
+  n_bins = int(c[4]), readout_width = int(c[6]);
+  if (c[5] != KNOT_VALUES<T>) throw Error("unexpected order of the splines");
+  if (channels < BLOCK || channels % BLOCK)
+    throw Error("the engine needs a multiple of 16 channels, got " + std::to_string(channels));
+  if (l_max < 1 || l_max > 3) throw Error("the engine needs l_max 1 to 3");
+  if (n_layers < 1 || n_layers > 16 || n_species < 1 || n_bins < 1 || readout_width % BLOCK)
+    throw Error("damaged evaluation form: impossible sizes");
+  n_components = (l_max + 1) * (l_max + 1);
+  r_max = form.reals<double>("r_max", 1)[0];
+  pair_table = form.integers("pair_table", int64_t(n_species) * n_species);
+  layers.resize(n_layers);
+  for (int i = 0; i < n_layers; i++) read_layer(form, i);
+  readout_bias = form.reals<T>("readout_bias", int64_t(n_species) * readout_width);
+  readout_out = form.reals<T>("readout_out", readout_width);
+  node_constant = form.reals<double>("node_constant", n_species);
+  atomic_energies = form.reals<double>("atomic_energies", n_species);
+  repulsion.present = c[7] != 0;
+  if (repulsion.present) {
+    repulsion.pairs = form.reals<double>("repulsion_pairs", int64_t(n_species) * n_species * 3);
+    const double* shape = form.reals<double>("repulsion_shape", 9);
+    for (int k = 0; k < 4; k++)
+      repulsion.coefficient[k] = shape[k], repulsion.decay[k] = shape[4 + k];
+    repulsion.exponent = shape[8];
+  }
+}
+
+template <class T> void Model<T>::read_layer(const Form& form, int i) {
+  Layer<T>& layer = layers[i];
+  const std::string tag = "." + std::to_string(i);
+  const int64_t* c = form.integers("layer" + tag, 4);
+  layer.hidden_in = int(c[0]), layer.hidden_out = int(c[1]), layer.correlation = int(c[2]);
+  layer.linear_by_species = c[3] != 0;
+  if (layer.hidden_in < 0 || layer.hidden_in > 2 || layer.hidden_out < 0 || layer.hidden_out > 2)
+    throw Error("the engine needs hidden l 0 to 2");
+  read_paths(form, i);
+  const int64_t C = channels;
+  for (int l = 0; l <= l_max; l++) {
+    const std::string end = tag + "." + std::to_string(l);
+    layer.linear[l] = matrix(form, "linear" + end, layer.paths_of[l] * C * C);
+    layer.linear_t[l] = matrix(form, "linear_t" + end, layer.paths_of[l] * C * C);
+  }
+  for (int l = 0; l <= layer.hidden_out; l++) {
+    layer.contraction[l] = find_contraction<T>(l_max, l, layer.correlation);
+    if (!layer.contraction[l]) throw Error("the engine lacks this symmetric contraction");
+    layer.polynomial[l] = form.reals<T>("polynomial" + tag + "." + std::to_string(l),
+                                        n_species * C * layer.contraction[l]->n_terms);
+  }
+  layer.up_bias = form.reals<T>("up_bias" + tag, n_species * C);
+  for (int l = 0; l <= layer.hidden_in && i > 0; l++)
+    for (int j = 0; j < i; j++) {
+      const std::string end = tag + "." + std::to_string(j) + "." + std::to_string(l);
+      layer.up[l].push_back(matrix(form, "up" + end, C * C));
+      layer.up_t[l].push_back(matrix(form, "up_t" + end, C * C));
+    }
+  layer.readout = matrix(form, "readout" + tag, C * readout_width);
+  layer.readout_t = matrix(form, "readout_t" + tag, C * readout_width);
+  layer.linear_readout =
+      i + 1 < n_layers ? form.reals<T>("linear_readout" + tag, n_species * C) : nullptr;
+}
+
+template <class T> void Model<T>::read_paths(const Form& form, int i) {
+  Layer<T>& layer = layers[i];
+  const std::string tag = "." + std::to_string(i);
+  layer.n_paths = int(form.rows("paths" + tag));
+  const int64_t* paths = form.integers("paths" + tag, layer.n_paths * 3);
+  const int64_t knot = int64_t(channels) * layer.n_paths * KNOT_VALUES<T>;
+  layer.layout = {layer.n_paths, knot};
+  layer.radial_table = knot * (n_bins + 1);
+  layer.radial = form.reals<T>("radial" + tag, form.rows("radial" + tag) * layer.radial_table);
+  for (int p = 0; p < n_species * n_species; p++)
+    if (pair_table[p] < 0 || pair_table[p] >= form.rows("radial" + tag))
+      throw Error("damaged evaluation form: a spline table that is not there");
+  std::vector<int> place(layer.n_paths);
+  for (int l = 0; l < 4; l++) layer.paths_of[l] = 0;
+  for (int p = 0; p < layer.n_paths; p++) {
+    const int64_t *q = paths + 3 * p, l_out = q[2];
+    if (q[0] < 0 || q[0] > layer.hidden_in || l_out < 0 || l_out > l_max || q[1] > l_max)
+      throw Error("damaged evaluation form: an impossible path");
+    place[p] = layer.paths_of[l_out]++;
+  }
+  layer.phi_rows = 0;
+  for (int l = 0; l <= l_max; l++) {
+    layer.phi_row[l] = layer.phi_rows;
+    layer.phi_rows += (2 * l + 1) * layer.paths_of[l];
+  }
+  KernelCall<T> scalars{scalar_kernels<T>(l_max), {}, 0};
+  std::vector<KernelCall<T>> others;
+  std::vector<int> first(layer.n_paths, 0);
+  int target = MAX_HARMONICS;
+  for (int p = 0; p < layer.n_paths; p++) {
+    const int l_in = int(paths[3 * p]), l_edge = int(paths[3 * p + 1]);
+    const int l_out = int(paths[3 * p + 2]);
+    PathRun run{p, l_in ? target : l_out * l_out, layer.phi_row[l_out] + place[p],
+                layer.paths_of[l_out]};
+    if (l_in == 0) {
+      scalars.runs.push_back(run);
+      continue;
+    }
+    first[p] = target;
+    if (l_edge) target += (2 * l_in + 1) * (2 * l_out + 1);
+    others.push_back({path_kernels<T>(l_in, l_out, l_edge == 0), {run}, l_in * l_in});
+  }
+  if (int(scalars.runs.size()) != l_max + 1 || target > MAX_COEFFICIENTS)
+    throw Error("damaged evaluation form: unexpected paths");
+  layer.n_couplings = target - MAX_HARMONICS;
+  layer.calls.push_back(scalars);
+  layer.calls.insert(layer.calls.end(), others.begin(), others.end());
+  const int n = int(form.rows("coupling_index" + tag));
+  const int64_t* index = form.integers("coupling_index" + tag, n * 4);
+  const double* value = form.reals<double>("coupling_value" + tag, n);
+  for (int k = 0; k < n; k++) {
+    const int64_t *q = index + 4 * k, p = q[0];
+    if (p < 0 || p >= layer.n_paths || q[3] < 0 || q[3] >= n_components || !first[p])
+      throw Error("damaged evaluation form: an impossible coupling");
+    const int columns = 2 * int(paths[3 * p + 2]) + 1;
+    const int to = first[p] + int(q[1]) * columns + int(q[2]);
+    if (to < MAX_HARMONICS || to >= target)
+      throw Error("damaged evaluation form: an impossible coupling");
+    layer.couplings.push_back({to, int(q[3]), value[k]});
+  }
+}
+
+}  // namespace mm
