@@ -23,6 +23,7 @@ from mace_mm.model.mace import MACE
 from mace_mm.model.pair_repulsion import ZBL
 from mace_mm.model.potential import Potential
 from mace_mm.model.product import SymmetricContraction
+from mace_mm.model.readout import LinearReadout, NonlinearReadout
 
 PRECISIONS = {"single": torch.float32, "double": torch.float64}
 
@@ -61,13 +62,15 @@ def fold(
         head: level of theory, the first if not given.
 
     Raises:
-        BackendError: an unknown precision, or radial functions that splines cannot follow.
+        BackendError: an unknown precision, l_max 0, or radial functions that splines cannot follow.
         ElementError: an element that the model lacks.
         ConfigError: a head that the model lacks.
     """
     config = potential.network.config
     if precision not in PRECISIONS:
         raise BackendError(f"precision must be one of {sorted(PRECISIONS)}, got {precision!r}")
+    if config.l_max < 1:
+        raise BackendError(f"the evaluation form needs l_max 1 to 3, got {config.l_max}")
     kept = config.atomic_numbers if elements is None else tuple(sorted(set(elements)))
     missing = sorted(set(kept) - set(config.atomic_numbers))
     if missing or not kept:
@@ -195,24 +198,28 @@ class _Folder:
             else:
                 x, bias = [], torch.zeros_like(bias)
             x.append([w.unsqueeze(0) for w in own])
-            if i < n - 1:
+            if isinstance(network.readouts[i], LinearReadout):
                 column = network.readouts[i].weight.double()[:, self.head]
                 column = column * config.channels**-0.5 * self.scale
                 constant = constant + bias @ column
                 for j, by_degree in enumerate(x):
                     linear[j] = linear[j] + by_degree[0] @ column
-        for j in range(n - 1):
+        for j in range(n):
             self.put_real(f"linear_readout.{j}", linear[j])
-        self.last_readout(x, bias, width)
+        self.nonlinear_readout(x, bias, width)
         self.put("node_constant", constant)
 
-    def last_readout(self, x: list[list[torch.Tensor]], bias: torch.Tensor, width: int) -> None:
+    def nonlinear_readout(
+        self, x: list[list[torch.Tensor]], bias: torch.Tensor, width: int
+    ) -> None:
+        """The last readout's hidden layer; zeros for a network of one layer, which has none."""
         readout, size = self.network.readouts[-1], self.config.readout_mlp
-        first = readout.linear_1.double() * self.config.channels**-0.5
-        first = first[:, self.head * size : (self.head + 1) * size]
-        first = torch.nn.functional.pad(first, [0, width - size])
-        second = readout.linear_2.double()[self.head] * size**-0.5
-        second = torch.nn.functional.pad(second, [0, width - size])
+        first = bias.new_zeros(self.config.channels, width)
+        second = bias.new_zeros(width)
+        if isinstance(readout, NonlinearReadout):
+            columns = slice(self.head * size, (self.head + 1) * size)
+            first[:, :size] = readout.linear_1[:, columns] * self.config.channels**-0.5
+            second[:size] = readout.linear_2[self.head] * size**-0.5
         for j, by_degree in enumerate(x):
             self.matrices("readout", str(j), by_degree[0] @ first)
         self.put_real("readout_bias", bias @ first)

@@ -12,7 +12,7 @@ from mace_mm.model.couplings import ConvolutionPath, convolution_paths, wigner_3
 from mace_mm.model.mace import MACE
 
 # Errors to reach, relative to the largest value and the largest slope of a layer's functions.
-TOLERANCES = {"single": (1e-7, 2e-6), "double": (1e-13, 1e-11)}
+TOLERANCES = {"single": (1e-7, 2e-6), "double": (1e-12, 1e-10)}
 SILU_NORMALIZATION = 1.6791767923989418  # see model.radial.normalized_silu
 _BINS = (64, 128, 256, 512, 1024, 2048, 4096)
 _CHECKS = (0.25, 0.5, 0.77)  # where between two knots the error is measured

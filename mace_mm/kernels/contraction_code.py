@@ -200,6 +200,8 @@ class _Writer:
 def generate() -> str:
     """The C++ text of ``contraction_generated.h``: functions and a table of them."""
     parts = ["// Written by contraction_code.py while the package is built.", "namespace mm {"]
+    for option in ("variable", "parameter"):
+        parts.append(f'#pragma GCC diagnostic ignored "-Wunused-{option}"')
     rows = []
     for l_max, l_out, correlation in itertools.product(
         range(1, MAX_L_MAX + 1), range(MAX_L_OUT + 1), range(1, MAX_CORRELATION + 1)

@@ -46,7 +46,8 @@ Results Evaluation<T>::evaluate(int n, const double* positions, const int* speci
   double isolated = 0;
   for (int k = 0; k < n; k++) {
     results.interaction_energy += node_energies_[k];
-    isolated += model_.atomic_energies[list_.species[k]];
+    const double e0 = model_.atomic_energies[list_.species[k]];
+    node_energies_[k] += e0, isolated += e0;
   }
   results.energy = results.interaction_energy + isolated;
   results.forces = forces_.data();

@@ -20,7 +20,7 @@ struct Results {
   double energy = 0, interaction_energy = 0;
   double virial[9] = {};              // -dE/d(strain)
   const double* forces = nullptr;     // sorted order, (n, 3)
-  const double* node_energies = nullptr;  // sorted order, without E0
+  const double* node_energies = nullptr;  // sorted order, E0 included
 };
 
 class Evaluator {

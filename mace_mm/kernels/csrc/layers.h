@@ -130,7 +130,7 @@ template <class T> void Evaluation<T>::readout(int c, Worker& w) {
   const Chunk& chunk = list_.chunks[c];
   const int64_t C = model_.channels, W = model_.readout_width;
   const int n = chunk.end - chunk.begin, last = model_.n_layers - 1;
-  T *hidden = w.hidden.data(), *d_hidden = w.d_hidden.data(), *d_last = w.local.data() + n * C;
+  T *hidden = w.hidden.data(), *d_hidden = w.d_hidden.data();
   for (int k = 0; k < n; k++) {
     const T* bias = model_.readout_bias + list_.species[chunk.begin + k] * W;
     std::copy(bias, bias + W, hidden + k * W);
@@ -138,9 +138,12 @@ template <class T> void Evaluation<T>::readout(int c, Worker& w) {
   auto output = [&](int j) {
     return j == last ? w.local.data() : outputs_[j].data() + chunk.begin * width_of(j);
   };
+  auto d_output = [&](int j) {
+    return j == last ? w.local.data() + n * C : d_outputs_[j].data() + chunk.begin * width_of(j);
+  };
   for (int j = 0; j <= last; j++)
-    product(c, w, output(j), j == last ? C : width_of(j), hidden, W, 1, 0, 0,
-            model_.layers[j].readout, int(C), int(W), true);
+    product(c, w, output(j), width_of(j), hidden, W, 1, 0, 0, model_.layers[j].readout, int(C),
+            int(W), true);
   for (int k = 0; k < n; k++) {
     double energy = 0;
     for (int64_t q = 0; q < W; q++) {
@@ -149,9 +152,9 @@ template <class T> void Evaluation<T>::readout(int c, Worker& w) {
       d_hidden[k * W + q] = out * (s + x * s * (1 - s));
     }
     const int kind = list_.species[chunk.begin + k];
-    for (int j = 0; j < last; j++) {
+    for (int j = 0; j <= last; j++) {
       const T *m = output(j) + k * width_of(j), *r = model_.layers[j].linear_readout + kind * C;
-      T* d = d_outputs_[j].data() + (chunk.begin + k) * width_of(j);
+      T* d = d_output(j) + k * width_of(j);
       Vec<T> dot{};
       for (int64_t v = 0; v < C; v += LANES<T>) dot += load(m + v) * load(r + v);
       energy += double(sum<T>(dot));
@@ -161,9 +164,8 @@ template <class T> void Evaluation<T>::readout(int c, Worker& w) {
     node_energies_[chunk.begin + k] += energy;
   }
   for (int j = 0; j <= last; j++)
-    product(c, w, d_hidden, W, j == last ? d_last : d_outputs_[j].data() + chunk.begin * width_of(j),
-            j == last ? C : width_of(j), 1, 0, 0, model_.layers[j].readout_t, int(W), int(C),
-            j != last);
+    product(c, w, d_hidden, W, d_output(j), width_of(j), 1, 0, 0, model_.layers[j].readout_t,
+            int(W), int(C), true);
 }
 
 template <class T> void Evaluation<T>::last_layer(int c, Worker& w) {

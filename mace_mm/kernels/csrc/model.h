@@ -134,8 +134,7 @@ template <class T> void Model<T>::read_layer(const Form& form, int i) {
     }
   layer.readout = matrix(form, "readout" + tag, C * readout_width);
   layer.readout_t = matrix(form, "readout_t" + tag, C * readout_width);
-  layer.linear_readout =
-      i + 1 < n_layers ? form.reals<T>("linear_readout" + tag, n_species * C) : nullptr;
+  layer.linear_readout = form.reals<T>("linear_readout" + tag, n_species * C);
 }
 
 template <class T> void Model<T>::read_paths(const Form& form, int i) {

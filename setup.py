@@ -1,0 +1,88 @@
+"""Builds the engine: one library for each instruction set, without torch's headers.
+
+A machine without a C++20 compiler still installs: each library is optional, and the package falls
+back to plain torch and says so.
+"""
+
+import importlib.util
+import os
+import platform
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+KERNELS = Path("mace_mm") / "kernels"
+CSRC = KERNELS / "csrc"
+SOURCES = ("engine", "evaluator", "neighbors", "torch_op")
+COMMON = ["-std=c++20", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+COMMON += ["-ffp-contract=fast", "-Wno-psabi"]
+FLAGS = {
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+    "avx2": ["-march=x86-64-v3"],
+    "portable": [],
+}
+
+
+def instruction_sets() -> list[str]:
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return list(FLAGS) if x86 else ["portable"]
+
+
+def write_generated(folder: Path) -> None:
+    """Write the symmetric contraction; the generator is loaded without importing the package."""
+    spec = importlib.util.spec_from_file_location("generator", KERNELS / "contraction_code.py")
+    generator = importlib.util.module_from_spec(spec)
+    sys.modules["generator"] = generator
+    spec.loader.exec_module(generator)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "contraction_generated.h"
+    text = generator.generate()
+    if not target.is_file() or target.read_text() != text:
+        target.write_text(text)
+
+
+class BuildEngine(build_ext):
+    """Plain shared libraries, whose names say the instruction set and nothing of Python."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or min(3, os.cpu_count() or 1)
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return os.path.join(*fullname.split(".")) + ".so"
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        return []
+
+    def build_extensions(self) -> None:
+        folder = Path(self.build_temp) / "generated"
+        write_generated(folder)
+        for ext in self.extensions:
+            # Each library compiles the same files with its own flags, under names of its own.
+            name = ext.name.rpartition("_")[2]
+            for source in SOURCES:
+                stub = folder / f"{source}_{name}.cpp"
+                stub.write_text(f'#include "{source}.cpp"\n')
+                ext.sources.append(str(stub))
+            ext.include_dirs.append(str(folder))
+        super().build_extensions()
+
+
+setup(
+    ext_modules=[
+        Extension(
+            f"mace_mm.kernels._engine_{name}",
+            [],
+            language="c++",
+            include_dirs=[str(CSRC)],
+            depends=[str(p) for p in sorted(CSRC.glob("*"))] + [str(KERNELS / "contraction_code.py")],
+            extra_compile_args=COMMON + FLAGS[name],
+            extra_link_args=["-pthread", "-ldl"],
+            optional=True,
+        )
+        for name in instruction_sets()
+    ],
+    cmdclass={"build_ext": BuildEngine},
+)
