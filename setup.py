@@ -16,8 +16,16 @@ from setuptools.command.build_ext import build_ext
 KERNELS = Path("mace_mm") / "kernels"
 CSRC = KERNELS / "csrc"
 SOURCES = ("engine", "evaluator", "neighbors", "torch_op")
-COMMON = ["-std=c++20", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+COMMON = [
+    "-std=c++20",
+    "-O3",
+    "-g0",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+]
 COMMON += ["-ffp-contract=fast", "-Wno-psabi"]
+DEPENDS = [str(path) for path in sorted(CSRC.glob("*"))] + [str(KERNELS / "contraction_code.py")]
 FLAGS = {
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
     "avx2": ["-march=x86-64-v3"],
@@ -77,7 +85,8 @@ setup(
             [],
             language="c++",
             include_dirs=[str(CSRC)],
-            depends=[str(p) for p in sorted(CSRC.glob("*"))] + [str(KERNELS / "contraction_code.py")],
+            depends=[str(p) for p in sorted(CSRC.glob("*"))]
+            + [str(KERNELS / "contraction_code.py")],
             extra_compile_args=COMMON + FLAGS[name],
             extra_link_args=["-pthread", "-ldl"],
             optional=True,

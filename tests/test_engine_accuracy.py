@@ -86,22 +86,23 @@ def test_engine_reproduces_mace_torch(name: str, shared_dir: Path) -> None:
     structures = json.loads((folder / "structures.json").read_text())
     expected = json.loads((folder / f"{name}.json").read_text())
     potential = import_mace(folder / f"{name}.model")
+    if name == "zbl_agnesi_L1":  # a spline table for each pair of elements: keep few
+        expected = {key: value for key, value in expected.items() if key.startswith("water")}
     elements = sorted({z for key in expected for z in structures[key]["numbers"]})
-    if name == "zbl_agnesi_L1":
-        expected = {k: v for k, v in expected.items() if set(structures[k]["numbers"]) <= {1, 8}}
-        elements = [1, 8]
     folded = fold(potential, precision="double", elements=elements)
     for key, want in expected.items():
         positions = torch.tensor(structures[key]["positions"], dtype=torch.float64)
         species = torch.tensor(species_index(structures[key]["numbers"], folded.atomic_numbers))
         cell = torch.tensor(structures[key].get("cell") or [], dtype=torch.float64)
         got = run(ENGINES[-1], folded, positions, species, cell if cell.any() else NO_CELL)
-        forces = torch.tensor(want["forces"])
+        forces = torch.tensor(want["forces"], dtype=torch.float64)
         assert float(got.energies[0]) == pytest.approx(want["energy"], rel=1e-12), key
         assert torch.allclose(got.forces, forces, rtol=0, atol=1e-7), key
         if "stress" in want and cell.any():
             stress = -got.virial / float(torch.linalg.det(cell).abs())
-            assert torch.allclose(stress, torch.tensor(want["stress"]), rtol=0, atol=1e-9), key
+            assert torch.allclose(
+                stress, torch.tensor(want["stress"], dtype=torch.float64), rtol=0, atol=1e-9
+            ), key
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 
 from mace_mm.cli.live_line import LiveLine, StopOnSignal
+
+if TYPE_CHECKING:
+    from mace_mm.simulation.simulate import RunSummary
 
 # Exit code of a program that SIGINT ended.
 _INTERRUPTED = 130
@@ -88,7 +92,11 @@ def simulate(
             on_progress=line.show,
             should_stop=stop.asked,
         )
-    report = write_report(output)
+    _conclude(summary, write_report(output), settings.steps, console)
+
+
+def _conclude(summary: "RunSummary", report: Path, steps: int, console: Console) -> None:
+    """Say how fast it ran and where the report is; exit with a status of its own if stopped."""
     speed = summary.result.ns_per_day
     if speed is not None:
         console.print(f"{summary.force} on {summary.result.platform}: {speed:.3g} ns/day")

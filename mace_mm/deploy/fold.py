@@ -8,6 +8,7 @@ float64 beside it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -18,8 +19,6 @@ from mace_mm.kernels.contraction_code import terms
 from mace_mm.kernels.evaluation_form import BLOCK, pack
 from mace_mm.model.config import MACEConfig
 from mace_mm.model.couplings import convolution_paths, symmetric_coupling, wigner_3j
-from mace_mm.model.interaction import Interaction
-from mace_mm.model.mace import MACE
 from mace_mm.model.pair_repulsion import ZBL
 from mace_mm.model.potential import Potential
 from mace_mm.model.product import SymmetricContraction
@@ -82,9 +81,7 @@ def fold(
     species = torch.tensor([config.atomic_numbers.index(z) for z in kept])
     with torch.no_grad():
         arrays, errors = _Folder(potential, species, index, precision).run()
-    return Folded(
-        form=pack(arrays), atomic_numbers=kept, precision=precision, spline_errors=errors
-    )
+    return Folded(form=pack(arrays), atomic_numbers=kept, precision=precision, spline_errors=errors)
 
 
 class _Folder:
@@ -93,7 +90,8 @@ class _Folder:
     def __init__(
         self, potential: Potential, species: torch.Tensor, head: int, precision: str
     ) -> None:
-        self.network: MACE = pad_channels(potential.network, BLOCK)
+        # Any: torch declares every submodule of a Module as `Tensor | Module`.
+        self.network: Any = pad_channels(potential.network, BLOCK)
         self.config: MACEConfig = self.network.config
         self.potential = potential
         self.species = species
@@ -137,7 +135,7 @@ class _Folder:
 
     def layer(self, i: int) -> None:
         config, layer = self.config, self.network.layers[i]
-        interaction: Interaction = layer.interaction
+        interaction = layer.interaction
         by_species = not interaction.residual
         sizes = [config.hidden_l(i), config.hidden_l(i + 1), config.correlation[i], int(by_species)]
         self.put(f"layer.{i}", torch.tensor(sizes))
@@ -182,7 +180,7 @@ class _Folder:
         constant = self.scale.new_zeros(len(species)) + network.shift.double()[self.head]
         linear = [bias.new_zeros(len(species), config.channels) for _ in range(n)]
         for i in range(n):
-            interaction: Interaction = network.layers[i].interaction
+            interaction = network.layers[i].interaction
             up = [w.double() * interaction.linear_up.scale for w in interaction.linear_up.weights]
             self.put_real(f"up_bias.{i}", bias @ up[0])
             for j, by_degree in enumerate(x):

@@ -1,7 +1,7 @@
 """Radial networks as Hermite splines of the distance, with value and slope from one table."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.func import jvp
@@ -96,7 +96,8 @@ def _derivatives(
     for _ in range(2):
         functions.append(slope(functions[-1]))
     x, dx, ddx = (f(distances.repeat(n_tables)) for f in functions)
-    weights = network.layers[layer].interaction.radial.weights
+    module: Any = network.layers[layer]
+    weights = module.interaction.radial.weights
     for i, weight in enumerate(weights):
         matrix = weight * weight.size(0) ** -0.5
         x, dx, ddx = x @ matrix, dx @ matrix, ddx @ matrix
@@ -123,9 +124,7 @@ def _knots(
     return [values * spacing**k for k, values in enumerate(found)], spacing
 
 
-def _error(
-    network: MACE, layer: int, pairs: _Pairs, n_bins: int, precision: str
-) -> SplineError:
+def _error(network: MACE, layer: int, pairs: _Pairs, n_bins: int, precision: str) -> SplineError:
     knots, spacing = _knots(network, layer, pairs, n_bins, precision)
     start = int(_CLOSEST / spacing)
     worst = [0.0, 0.0]
@@ -159,9 +158,7 @@ def interpolate(knots: list[torch.Tensor], t: float) -> tuple[torch.Tensor, torc
     return value, slope
 
 
-def _table(
-    network: MACE, layer: int, pairs: _Pairs, n_bins: int, precision: str
-) -> torch.Tensor:
+def _table(network: MACE, layer: int, pairs: _Pairs, n_bins: int, precision: str) -> torch.Tensor:
     config = network.config
     paths = convolution_paths(config.hidden_l(layer), config.l_max)
     knots, _ = _knots(network, layer, pairs, n_bins, precision)

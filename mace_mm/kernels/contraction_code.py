@@ -2,7 +2,8 @@
 
 The contraction of MACE (Batatia et al., NeurIPS 2022, eq. 10) with its weights is, for one element
 and one channel, a polynomial in the (l_max+1)^2 values A_lm. Selection rules of the real harmonics
-leave few monomials: 94 for a scalar, 328 for a vector (l_max 3, correlation 3). This file lists them
+leave few monomials: 94 for a scalar, 328 for a vector (l_max 3, correlation 3).
+This file lists them
 in a fixed order, which is the order of the coefficients in the evaluation form, and prints
 straight-line C++ over them. It imports nothing, because it runs while the package is built.
 """
@@ -16,7 +17,7 @@ MAX_CORRELATION = 3
 
 
 class Term(NamedTuple):
-    """One coefficient: output component and the factors (indices lm = l^2 + l + m) it multiplies."""
+    """One coefficient: output component and the factors (lm = l^2 + l + m) it multiplies."""
 
     component: int
     factors: tuple[int, ...]
@@ -62,7 +63,9 @@ def groups(l_max: int, l_out: int, correlation: int) -> list[Group]:
     members: dict[tuple[int, int], list[tuple[int, int | None]]] = {}
     if correlation >= 2:
         for term in _allowed_terms(l_max, l_out, 2):
-            members.setdefault((term.factors[0], term.factors[1]), []).append((term.component, None))
+            members.setdefault((term.factors[0], term.factors[1]), []).append(
+                (term.component, None)
+            )
     remaining = set(_allowed_terms(l_max, l_out, 3)) if correlation >= 3 else set()
     while remaining:
         count: dict[tuple[int, int], int] = {}

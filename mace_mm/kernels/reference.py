@@ -134,7 +134,9 @@ def _node_energies(
     distances = torch.linalg.vector_norm(vectors, dim=1)
     harmonics = _harmonics((vectors / distances[:, None]).to(real), l_max)
     energy = form["node_constant"][species]
-    energy = energy.index_add(0, receivers, _repulsion(form, distances, species, senders, receivers))
+    energy = energy.index_add(
+        0, receivers, _repulsion(form, distances, species, senders, receivers)
+    )
     pair = form["pair_table"][species[receivers], species[senders]]
     hidden = form["readout_bias"][species]
     outputs: list[list[torch.Tensor]] = []
