@@ -140,3 +140,18 @@ def test_elements_the_model_lacks_are_named(tmp_path) -> None:
     other["output"] = str(tmp_path / "other")
     with pytest.raises(ConfigError, match="elements the model lacks: C N; the model knows H O"):
         train(other)
+
+
+def test_a_published_model_is_tuned_as_well(tmp_path, project_root) -> None:
+    models = sorted((project_root / "tests").rglob("off_L0*.model"))
+    if not models:
+        pytest.skip("no published model beside the tests")
+    values = tune_settings(tmp_path, models[0], shift=0.0)
+    values["run"] = {**values["run"], "precision": "float32"}
+    potential = train(values).double().eval()
+    graph = graphs(potential)
+    labels = torch.tensor([f.energy for f in make_frames(4)])
+    with torch.enable_grad():
+        off = (potential(graph).energy.detach() - labels) / torch.bincount(graph.graph_index)
+    # The energies of this random network were tens of eV away from the labels.
+    assert off.abs().max() < 2.0
