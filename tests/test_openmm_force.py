@@ -268,7 +268,8 @@ def test_choice_of_backend_is_explained(caplog, monkeypatch):
         openmm_force.choose_backend("torchforce")
     name, reason = openmm_force.choose_backend("auto")
     assert name == "pythonforce" and "openmmtorch is not installed" in reason
-    with caplog.at_level("INFO"):
+    # The command line, if it ran in this process, has set the level of the package's logger.
+    with caplog.at_level("INFO", logger="mace_mm"):
         MLPotential("mace").createSystem(topology_of(METHANOL[0]))
     assert "OpenMM backend pythonforce: torchforce is not used because" in caplog.text
 
