@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 from mace_mm import __version__
 from mace_mm.cli.active import active
 from mace_mm.cli.compile import compile_
+from mace_mm.cli.correct import correct
 from mace_mm.cli.data import data
 from mace_mm.cli.evaluate import evaluate
 from mace_mm.cli.generate import (
@@ -23,6 +24,7 @@ from mace_mm.cli.generate import (
     generate_labels,
     generate_molecules,
 )
+from mace_mm.cli.hydration import hydration
 from mace_mm.cli.import_model import import_model
 from mace_mm.cli.info import info
 from mace_mm.cli.simulate import simulate
@@ -79,6 +81,8 @@ app.command()(train)
 app.command()(uncertainty)
 app.command()(active)
 app.command("compile")(compile_)
+app.command()(correct)
+app.command()(hydration)
 app.add_typer(data, name="data")
 
 

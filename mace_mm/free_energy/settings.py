@@ -16,6 +16,9 @@ class Dynamics(Settings):
 
     timestep_fs: float = Field(default=1.0, gt=0.0, le=10.0)
     friction_per_ps: float = Field(default=1.0, gt=0.0)
+    hydrogen_mass_amu: float | None = Field(
+        default=None, gt=1.0, lt=4.5, description="of the ligand's hydrogens, for longer steps"
+    )
     constraint_tolerance: float = Field(default=1e-6, gt=0.0)
     platform: str | None = Field(default=None, description="OpenMM platform, the fastest if null")
     platform_properties: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,190 @@
+"""The YAML files of the free-energy commands: settings with units in their names, validated."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from mace_mm.errors import ConfigError
+from mace_mm.free_energy.settings import (
+    Dynamics,
+    Execution,
+    Limits,
+    Settings,
+    Switching,
+    Windows,
+)
+
+
+class InputFiles(Settings):
+    """A force-field system: Amber files, OpenMM XML with PDB, an SD file, or FreeSolv's molecule.
+
+    ``ligand`` names the residue (or lists atom indices) that the correction is about; without it
+    everything but water and ions is the ligand.
+    """
+
+    prmtop: Path | None = None
+    inpcrd: Path | None = None
+    system_xml: Path | None = None
+    pdb: Path | None = None
+    sdf: Path | None = None
+    forcefield: str = Field(default="openff-2.2.1", description="of the ligand, with sdf")
+    freesolv: Path | None = Field(default=None, description="folder of the FreeSolv database")
+    molecule: str | None = Field(default=None, description="in it: mobley_N or the IUPAC name")
+    ligand: str | tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "InputFiles":
+        given = {
+            name
+            for name in ("prmtop", "inpcrd", "system_xml", "pdb", "sdf", "freesolv", "molecule")
+            if getattr(self, name) is not None
+        }
+        allowed = (
+            {"prmtop", "inpcrd"},
+            {"system_xml", "pdb"},
+            {"sdf"},
+            {"sdf", "pdb"},
+            {"freesolv", "molecule"},
+        )
+        if given not in allowed:
+            raise ValueError(
+                "a system needs prmtop and inpcrd, or system_xml and pdb, sdf (with pdb for a "
+                f"protein), or freesolv and molecule, got {sorted(given) or 'nothing'}"
+            )
+        return self
+
+
+class Solvent(Settings):
+    """Water around a solute that comes without."""
+
+    edge_nm: float = Field(default=2.4, gt=0.0, description="edge of the cubic box")
+    cutoff_nm: float = Field(default=1.0, gt=0.0)
+    model: Literal["tip3p"] = "tip3p"
+
+    @model_validator(mode="after")
+    def _check(self) -> "Solvent":
+        if 2.0 * self.cutoff_nm > 0.97 * self.edge_nm:
+            raise ValueError(
+                f"the box must stay wider than twice the cutoff when the pressure shrinks it, got "
+                f"edge {self.edge_nm} nm and cutoff {self.cutoff_nm} nm"
+            )
+        return self
+
+
+class Potential(Settings):
+    """The potential of the end state λ = 1, through OpenMM-ML."""
+
+    name: str = "mace"
+    model: Path | None = Field(default=None, description="archive or .model, the bundled if null")
+    options: dict[str, Any] = Field(default_factory=dict, description="as for createMixedSystem")
+
+
+class Conditions(Settings):
+    """The ensemble."""
+
+    temperature_k: float = Field(default=298.15, gt=0.0)
+    pressure_bar: float | None = Field(default=1.01325, description="null for constant volume")
+
+
+class CorrectionConfig(Settings):
+    """``mace-mm correct``: the free energy of going from the force field to ML/MM."""
+
+    name: str
+    output: Path
+    input: InputFiles
+    environment: Literal["vacuum", "water", "as_given"] = "vacuum"
+    solvent: Solvent = Solvent()
+    potential: Potential = Potential()
+    conditions: Conditions = Conditions()
+    dynamics: Dynamics = Dynamics()
+    windows: Windows | None = Windows()
+    switching: Switching | None = Switching()
+    limits: Limits = Limits()
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _check(self) -> "CorrectionConfig":
+        if self.windows is None and self.switching is None:
+            raise ValueError("one of windows and switching is needed, got neither")
+        return self
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Settings)
+
+
+def read_config(path: Path, kind: type[AnyConfig], overrides: Sequence[str] = ()) -> AnyConfig:
+    """Read a YAML file; input paths in it are relative to the file, ``output`` is not.
+
+    Args:
+        path: the file.
+        kind: the settings it must hold.
+        overrides: ``key=value`` pairs with dots for nested keys, such as ``windows.steps=100``.
+
+    Raises:
+        ConfigError: every setting that is wrong, by name.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold settings by name, got {type(content).__name__}")
+    for override in overrides:
+        _override(content, override)
+    return _resolve(validate(content, kind, str(path)), path.parent)
+
+
+def validate(content: dict[str, Any], kind: type[AnyConfig], where: str) -> AnyConfig:
+    """Settings from plain values; every wrong one is named."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+
+
+def _override(content: dict[str, Any], text: str) -> None:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise ConfigError(f"a setting on the command line is KEY=VALUE, got {text!r}")
+    place = content
+    *parents, last = name.split(".")
+    for parent in parents:
+        if place.get(parent) is None:
+            place[parent] = {}
+        place = place[parent]
+        if not isinstance(place, dict):
+            raise ConfigError(f"{text!r}: {parent} holds no settings of its own")
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{text!r} is not YAML: {error}") from error
+
+
+def _resolve(settings: AnyConfig, folder: Path) -> AnyConfig:
+    """Make relative paths relative to the file that names them, at every depth."""
+
+    def place(value: Any) -> Any:
+        if isinstance(value, Path):
+            return folder / value.expanduser()
+        if isinstance(value, Settings):
+            return _resolve(value, folder)
+        if isinstance(value, tuple):
+            return tuple(place(item) for item in value)
+        if isinstance(value, dict):
+            return {name: place(item) for name, item in value.items()}
+        return value
+
+    return settings.model_copy(
+        update={
+            name: place(getattr(settings, name))
+            for name in type(settings).model_fields
+            if name != "output"
+        }
+    )

@@ -1,0 +1,56 @@
+"""The leg from a force field to the ML potential for one molecule, in any surroundings."""
+
+import logging
+
+import openmm
+from openmmml import MLPotential
+
+from mace_mm.errors import ConfigError, InputError, MaceMMError
+from mace_mm.free_energy.config import Conditions, Potential
+from mace_mm.free_energy.inputs import MMSystem
+from mace_mm.free_energy.leg import Leg
+from mace_mm.free_energy.schedule import Schedule
+from mace_mm.simulation.openmm_plugin import MaceEmbeddingFactory
+
+logger = logging.getLogger(__name__)
+
+INTERPOLATION_PARAMETER = "lambda_interpolate"
+
+
+def end_state_leg(
+    name: str, mm: MMSystem, potential: Potential, schedule: Schedule, conditions: Conditions
+) -> Leg:
+    """E(λ) = (1 - λ) E_MM + λ E_ML/MM, through OpenMM-ML's mechanical embedding.
+
+    The ligand's interactions with its surroundings are the force field's at both ends; inside it
+    the force field is replaced.
+
+    Raises:
+        ConfigError: a potential that OpenMM-ML does not know.
+        InputError: a system that it cannot mix, a molecule that the model cannot evaluate.
+    """
+    # Registered by entry points where the package is installed; from its source folder, here.
+    MaceEmbeddingFactory()
+    arguments = {} if potential.model is None else {"modelPath": potential.model}
+    try:
+        implementation = MLPotential(potential.name, **arguments)
+    except KeyError as error:
+        raise ConfigError(f"OpenMM-ML knows no potential named {potential.name!r}") from error
+    try:
+        system = implementation.createMixedSystem(
+            mm.topology, mm.system, list(mm.ligand), interpolate=True, **potential.options
+        )
+    except MaceMMError:
+        raise
+    except (ValueError, TypeError, openmm.OpenMMException) as error:
+        raise InputError(f"OpenMM-ML cannot mix {potential.name} into {name}: {error}") from error
+    periodic = mm.box_nm is not None
+    return Leg(
+        name=name,
+        system=system,
+        positions_nm=mm.positions_nm,
+        box_nm=mm.box_nm,
+        schedule=schedule,
+        temperature_k=conditions.temperature_k,
+        pressure_bar=conditions.pressure_bar if periodic else None,
+    )
