@@ -39,14 +39,39 @@ def write_molecule(smiles: str, folder: Path) -> dict[str, str]:
     return {"system_xml": str(folder / "system.xml"), "pdb": str(folder / "molecule.pdb")}
 
 
+def write_complex(
+    smiles: str, folder: Path, apart_nm: float = 0.55
+) -> tuple[dict[str, str], openmm.System]:
+    """A molecule LIG beside N-methylacetamide, whose atoms are named like a backbone."""
+    topology, system, host = crude_molecule("CC(=O)NC")
+    names = {0: "CA", 1: "C", 3: "N"}
+    for atom in topology.atoms():
+        atom.name = names.get(atom.index, atom.name)
+        atom.residue.name = "HST"
+    guest = add_molecule(molecule_of(smiles), topology, system)
+    nonbonded = next(f for f in system.getForces() if isinstance(f, openmm.NonbondedForce))
+    assert nonbonded.getNumParticles() == system.getNumParticles()
+    positions = np.concatenate([host, guest - guest.mean(0) + host[0] + [0.0, apart_nm, 0.1]])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "complex.xml").write_text(openmm.XmlSerializer.serialize(system))
+    with open(folder / "complex.pdb", "w") as file:
+        app.PDBFile.writeFile(topology, positions * unit.nanometer, file, keepIds=True)
+    files = {
+        "system_xml": str(folder / "complex.xml"),
+        "pdb": str(folder / "complex.pdb"),
+        "ligand": "LIG",
+    }
+    return files, system
+
+
 class ForceFieldPotential(MacePotentialImpl):
     """A force field that OpenMM-ML takes for a machine-learned potential."""
 
     can_interpolate = False
 
-    def __init__(self, system: openmm.System) -> None:
+    def __init__(self, systems: tuple[openmm.System, ...]) -> None:
         super().__init__()
-        self.system = system
+        self.systems = {system.getNumParticles(): system for system in systems}
 
     def addForces(  # noqa: N802 (OpenMM-ML's names)
         self,
@@ -56,8 +81,8 @@ class ForceFieldPotential(MacePotentialImpl):
         forceGroup: int,  # noqa: N803
         **arguments: Any,
     ) -> None:
-        atoms = list(range(system.getNumParticles()) if atoms is None else atoms)
-        inside = inside_of(self.system, atoms)
+        whole = self.systems[topology.getNumAtoms()]
+        inside = inside_of(whole, list(range(whole.getNumParticles()) if atoms is None else atoms))
         for force in inside.getForces():
             made = openmm.XmlSerializer.clone(force)
             made.setForceGroup(forceGroup)
@@ -65,13 +90,13 @@ class ForceFieldPotential(MacePotentialImpl):
 
 
 class _Factory:
-    def __init__(self, system: openmm.System) -> None:
-        self.system = system
+    def __init__(self, systems: tuple[openmm.System, ...]) -> None:
+        self.systems = systems
 
     def createImpl(self, name: str, **arguments: Any) -> ForceFieldPotential:  # noqa: N802
-        return ForceFieldPotential(self.system)
+        return ForceFieldPotential(self.systems)
 
 
-def register(name: str, system: openmm.System) -> None:
-    """Let ``MLPotential(name)`` be the force field of a system with the same atoms."""
-    MLPotential.registerImplFactory(name, _Factory(system))
+def register(name: str, *systems: openmm.System) -> None:
+    """Let ``MLPotential(name)`` be the force field of the system with as many atoms."""
+    MLPotential.registerImplFactory(name, _Factory(systems))

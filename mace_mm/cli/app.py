@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 
 from mace_mm import __version__
 from mace_mm.cli.active import active
+from mace_mm.cli.binding import binding
 from mace_mm.cli.compile import compile_
 from mace_mm.cli.correct import correct
 from mace_mm.cli.data import data
@@ -83,6 +84,7 @@ app.command()(active)
 app.command("compile")(compile_)
 app.command()(correct)
 app.command()(hydration)
+app.command()(binding)
 app.add_typer(data, name="data")
 
 

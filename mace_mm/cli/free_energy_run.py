@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mace_mm.free_energy.convergence import Verdict
     from mace_mm.free_energy.estimator import Estimate
     from mace_mm.free_energy.planner import Plan
+    from mace_mm.free_energy.report import TextTable
 
 
 class Stages(AbstractContextManager["Stages"]):
@@ -68,6 +69,14 @@ def show_plan(console: Console, plans: Iterable["Plan"]) -> None:
         )
     console.print(table)
     console.print(f"expected wall time: {describe_duration(total)}", highlight=False)
+
+
+def show_table(console: Console, content: "TextTable") -> None:
+    """Print a table of words."""
+    table = Table(*content.columns, title=content.title, title_justify="left")
+    for row in content.rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def show_result(

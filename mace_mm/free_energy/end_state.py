@@ -1,6 +1,7 @@
 """The leg from a force field to the ML potential for one molecule, in any surroundings."""
 
 import logging
+from collections.abc import Sequence
 
 import openmm
 from openmmml import MLPotential
@@ -18,12 +19,17 @@ INTERPOLATION_PARAMETER = "lambda_interpolate"
 
 
 def end_state_leg(
-    name: str, mm: MMSystem, potential: Potential, schedule: Schedule, conditions: Conditions
+    name: str,
+    mm: MMSystem,
+    potential: Potential,
+    schedule: Schedule,
+    conditions: Conditions,
+    further: Sequence[openmm.Force] = (),
 ) -> Leg:
     """E(λ) = (1 - λ) E_MM + λ E_ML/MM, through OpenMM-ML's mechanical embedding.
 
     The ligand's interactions with its surroundings are the force field's at both ends; inside it
-    the force field is replaced.
+    the force field is replaced. ``further`` forces, such as a restraint, act in every state.
 
     Raises:
         ConfigError: a potential that OpenMM-ML does not know.
@@ -44,6 +50,8 @@ def end_state_leg(
         raise
     except (ValueError, TypeError, openmm.OpenMMException) as error:
         raise InputError(f"OpenMM-ML cannot mix {potential.name} into {name}: {error}") from error
+    for force in further:
+        system.addForce(force)
     periodic = mm.box_nm is not None
     return Leg(
         name=name,

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 _GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
 _MBAR_ITERATIONS = 1000
 LARGEST_GAP_KT = 10.0
+# Below this spread of energy differences their mean is exact, and solvers lose their digits.
+NO_SPREAD_KT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,27 +99,55 @@ def kt_kj_mol(temperature_k: float) -> float:
     return float(_GAS_CONSTANT * temperature_k)
 
 
-def fit_mbar(thinned: Samples) -> MBAR:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MBARSolution:
+    """Solved MBAR equations.
+
+    Attributes:
+        profile_kt, errors_kt: (n_states,) free energies relative to the first state.
+        overlap: (n_states, n_states), rows sum to 1.
+        effective: (n_states,) effective number of samples in each state.
+    """
+
+    profile_kt: np.ndarray
+    errors_kt: np.ndarray
+    overlap: np.ndarray
+    effective: np.ndarray
+
+
+def solve_mbar(thinned: Samples) -> MBARSolution:
     """MBAR (Shirts and Chodera, J. Chem. Phys. 129, 124105, 2008) over independent samples.
 
     Raises:
         DataError: neighbors share no configurations, or the equations cannot be solved.
     """
     _check_gaps(thinned)
+    steps = [_solve_bar(*neighbor_work(thinned, k)) for k in range(thinned.schedule.n_states - 1)]
+    # The solver's tolerances are relative: free energies of order one suit it, those of 1e-12 kT
+    # (nothing changes) or 1e3 kT (other zeros of energy) do not.
+    wanted = np.arange(len(steps) + 1, dtype=np.float64)
+    shifts = wanted - np.concatenate([[0.0], np.cumsum(steps)])
+    frame = thinned.frame()
     try:
-        return MBAR(maximum_iterations=_MBAR_ITERATIONS).fit(thinned.frame())
+        fit = MBAR(maximum_iterations=_MBAR_ITERATIONS, initial_f_k=wanted).fit(frame + shifts)
     except (ConvergenceError, ParameterError, np.linalg.LinAlgError) as error:
         raise DataError(
             f"MBAR found no solution, windows overlap too little or hold too few samples "
             f"(independent samples {list(thinned.counts)}): {error}"
         ) from error
+    return MBARSolution(
+        profile_kt=fit.delta_f_.iloc[0].to_numpy() - (shifts - shifts[0]),
+        errors_kt=fit.d_delta_f_.iloc[0].to_numpy(),
+        overlap=np.asarray(fit.overlap_matrix),
+        effective=np.asarray(fit._mbar.compute_effective_sample_number()),
+    )
 
 
 def estimate_mbar(samples: Samples) -> Estimate:
     """MBAR between the end states, after thinning to independent samples."""
     thinned, _ = decorrelate(samples)
-    fit = fit_mbar(thinned)
-    return _estimate(fit.delta_f_.iloc[0, -1], fit.d_delta_f_.iloc[0, -1], samples)
+    solution = solve_mbar(thinned)
+    return _estimate(solution.profile_kt[-1], solution.errors_kt[-1], samples)
 
 
 def estimate_bar(thinned: Samples) -> Estimate:
@@ -133,9 +163,7 @@ def estimate_bar(thinned: Samples) -> Estimate:
     total = 0.0
     influence = [np.zeros(count) for count in thinned.counts]
     for state in range(thinned.schedule.n_states - 1):
-        left, right = thinned.reduced[state], thinned.reduced[state + 1]
-        forward = left[:, state + 1] - left[:, state]
-        reverse = right[:, state] - right[:, state + 1]
+        forward, reverse = neighbor_work(thinned, state)
         difference = _solve_bar(forward, reverse)
         # Fermi functions of Bennett's condition: their sums over both windows are equal.
         shift = math.log(len(forward) / len(reverse))
@@ -151,6 +179,8 @@ def estimate_bar(thinned: Samples) -> Estimate:
 
 def _solve_bar(forward: np.ndarray, reverse: np.ndarray) -> float:
     start = 0.5 * float(forward.mean() - reverse.mean())
+    if max(np.ptp(forward), np.ptp(reverse)) <= NO_SPREAD_KT:
+        return start
     try:
         return float(bar(forward, reverse, DeltaF=start, compute_uncertainty=False)["Delta_f"])
     except (ConvergenceError, ParameterError, BoundsError) as error:
@@ -185,20 +215,20 @@ def analyze_windows(samples: Samples, n_parts: int = 10) -> WindowAnalysis:
         raise DataError(
             f"a window holds fewer than two independent samples {list(thinned.counts)}: run longer"
         )
-    fit = fit_mbar(thinned)
+    solution = solve_mbar(thinned)
     kt = kt_kj_mol(samples.temperature_k)
     fractions = np.arange(1, n_parts + 1) / n_parts
     return WindowAnalysis(
         samples=samples,
         thinned=thinned,
         inefficiencies=factors,
-        mbar=_estimate(fit.delta_f_.iloc[0, -1], fit.d_delta_f_.iloc[0, -1], samples),
+        mbar=_estimate(solution.profile_kt[-1], solution.errors_kt[-1], samples),
         bar=estimate_bar(thinned),
         ti=estimate_ti(thinned) if samples.schedule.linear else None,
-        profile_kj_mol=kt * fit.delta_f_.iloc[0].to_numpy(),
-        profile_errors_kj_mol=kt * fit.d_delta_f_.iloc[0].to_numpy(),
-        overlap=np.asarray(fit.overlap_matrix),
-        effective=np.asarray(fit._mbar.compute_effective_sample_number()),
+        profile_kj_mol=kt * solution.profile_kt,
+        profile_errors_kj_mol=kt * solution.errors_kt,
+        overlap=solution.overlap,
+        effective=solution.effective,
         forward=tuple(estimate_mbar(samples.part(0.0, float(end))) for end in fractions),
         backward=tuple(estimate_mbar(samples.part(1.0 - float(end), 1.0)) for end in fractions),
         fractions=fractions,
@@ -208,8 +238,7 @@ def analyze_windows(samples: Samples, n_parts: int = 10) -> WindowAnalysis:
 def _check_gaps(thinned: Samples) -> None:
     """Refuse neighbors without any overlap: solvers then search for hours and find nothing."""
     for state in range(thinned.schedule.n_states - 1):
-        left, right = thinned.reduced[state], thinned.reduced[state + 1]
-        gap = work_gap(left[:, state + 1] - left[:, state], right[:, state] - right[:, state + 1])
+        gap = work_gap(*neighbor_work(thinned, state))
         if gap > LARGEST_GAP_KT:
             lambdas = thinned.schedule.coordinates
             raise DataError(
@@ -217,6 +246,12 @@ def _check_gaps(thinned: Samples) -> None:
                 f"their energy differences are {gap:.0f} kT apart, at most {LARGEST_GAP_KT:g} can "
                 "be bridged: add windows between them"
             )
+
+
+def neighbor_work(samples: Samples, state: int) -> tuple[np.ndarray, np.ndarray]:
+    """Energy changes, kT, of a state's samples to the next state and of the next one's back."""
+    left, right = samples.reduced[state], samples.reduced[state + 1]
+    return left[:, state + 1] - left[:, state], right[:, state] - right[:, state + 1]
 
 
 def work_gap(forward_kt: np.ndarray, reverse_kt: np.ndarray) -> float:

@@ -47,7 +47,7 @@ def draw_overlap(axes: Axes, windows: WindowAnalysis) -> None:
     matrix = windows.overlap
     axes.imshow(matrix, cmap="Blues", vmin=0.0, vmax=max(0.5, float(matrix.max())))
     labels = [f"{value:.3g}" for value in windows.samples.schedule.coordinates]
-    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) <= 5 else 60)
     axes.set_yticks(range(len(labels)), labels)
     if len(labels) <= 12:
         for i, j in np.ndindex(*matrix.shape):
@@ -108,7 +108,7 @@ def draw_series(axes: Axes, windows: WindowAnalysis) -> None:
     axes.set_ylabel("Δu to the neighbor − its mean, kT")
     axes.set_title("Time series")
     if n_states <= 8:
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def draw_profile(axes: Axes, windows: WindowAnalysis) -> None:

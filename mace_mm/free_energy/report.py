@@ -3,6 +3,7 @@
 import base64
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mace_mm.deploy.atomic_write import write_atomically
@@ -36,6 +37,21 @@ _CITATIONS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """A table of words.
+
+    Attributes:
+        title: heading.
+        columns: names.
+        rows: each as long as the columns.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 def write_report(
     folder: Path,
     title: str,
@@ -43,6 +59,7 @@ def write_report(
     legs: Sequence[LegResult],
     verdict: Verdict,
     notes: Sequence[str] = (),
+    tables: Sequence[TextTable] = (),
 ) -> Path:
     """Write ``report.html`` and one PNG a leg.
 
@@ -53,9 +70,11 @@ def write_report(
         legs: what they are made of.
         verdict: over everything.
         notes: further paragraphs.
+        tables: further tables, before the legs.
     """
     parts = [f"<h1>{html.escape(title)}</h1>", _verdict(verdict), _table(results)]
     parts += [f"<p>{html.escape(note)}</p>" for note in notes]
+    parts += [_text_table(table) for table in tables]
     for leg in legs:
         picture = to_png(leg_figure(leg))
         write_atomically(folder / f"{leg.name}.png", picture)
@@ -95,6 +114,15 @@ def _table(estimates: dict[str, Estimate]) -> str:
         for name, e in estimates.items()
     )
     return f"<table><tr><th></th><th>kJ/mol</th><th>kcal/mol</th></tr>{rows}</table>"
+
+
+def _text_table(table: TextTable) -> str:
+    lines = [
+        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+        for tag, rows in (("th", (table.columns,)), ("td", table.rows))
+        for row in rows
+    ]
+    return f"<h2>{html.escape(table.title)}</h2><table>{''.join(lines)}</table>"
 
 
 def _samples(leg: LegResult) -> str:

@@ -112,3 +112,28 @@ def decoupling_schedule(electrostatics: Sequence[float], sterics: Sequence[float
         parameters=tuple(states),
         linear=False,
     )
+
+
+def restrained_schedule(
+    lambdas: Sequence[float], name: str, restraint: Sequence[float], restraint_name: str
+) -> Schedule:
+    """Turn a restraint on, go from one end state to the other, turn the restraint off.
+
+    Both end states are free of the restraint, whose own free energy is part of the path.
+
+    Args:
+        lambdas: of the parameter ``name``, from 0 to 1.
+        name: the coupling parameter.
+        restraint: strengths of the restraint, from 0 to 1.
+        restraint_name: its parameter.
+
+    Raises:
+        ConfigError: one of the two does not run from 0 to 1.
+    """
+    check_lambdas(lambdas)
+    check_lambdas(restraint)
+    off, on = float(lambdas[0]), float(lambdas[-1])
+    states = [{name: off, restraint_name: float(value)} for value in restraint[:-1]]
+    states += [{name: float(value), restraint_name: 1.0} for value in lambdas]
+    states += [{name: on, restraint_name: float(value)} for value in restraint[-2::-1]]
+    return Schedule(coordinates=even_lambdas(len(states)), parameters=tuple(states), linear=False)

@@ -10,14 +10,18 @@ from pymbar.utils import BoundsError, ConvergenceError, ParameterError
 from scipy.stats import shapiro
 
 from mace_mm.errors import DataError
-from mace_mm.free_energy.estimator import LARGEST_GAP_KT, Estimate, kt_kj_mol, work_gap
+from mace_mm.free_energy.estimator import (
+    LARGEST_GAP_KT,
+    NO_SPREAD_KT,
+    Estimate,
+    kt_kj_mol,
+    work_gap,
+)
 from mace_mm.free_energy.samples import inefficiency
 
 _BOOTSTRAPS = 200
 _BOOTSTRAP_SEED = 20261
 _GAUSSIAN_P_VALUE = 0.05
-# Below this spread, in kT, mean work is exact and the solvers lose their digits.
-_NO_SPREAD_KT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,7 +104,7 @@ def _scaled(result: tuple[float, float], kt: float, factors: tuple[float, float]
 
 
 def _bar(forward: np.ndarray, reverse: np.ndarray) -> tuple[float, float]:
-    if max(np.ptp(forward), np.ptp(reverse)) <= _NO_SPREAD_KT:
+    if max(np.ptp(forward), np.ptp(reverse)) <= NO_SPREAD_KT:
         variance = forward.var(ddof=1) / len(forward) + reverse.var(ddof=1) / len(reverse)
         return float(0.5 * (forward.mean() - reverse.mean())), 0.5 * math.sqrt(variance)
     gap = work_gap(forward, reverse)
@@ -117,7 +121,7 @@ def _bar(forward: np.ndarray, reverse: np.ndarray) -> tuple[float, float]:
 
 
 def _overlap(forward: np.ndarray, reverse: np.ndarray) -> float:
-    if max(np.ptp(forward), np.ptp(reverse)) <= _NO_SPREAD_KT:
+    if max(np.ptp(forward), np.ptp(reverse)) <= NO_SPREAD_KT:
         return 1.0
     return float(bar_overlap(forward, reverse))
 
@@ -146,7 +150,7 @@ def _crossing(forward: np.ndarray, reverse: np.ndarray) -> float:
 
 
 def _looks_gaussian(work: np.ndarray) -> bool:
-    return bool(np.ptp(work) > _NO_SPREAD_KT and shapiro(work).pvalue > _GAUSSIAN_P_VALUE)
+    return bool(np.ptp(work) > NO_SPREAD_KT and shapiro(work).pvalue > _GAUSSIAN_P_VALUE)
 
 
 def _crooks(forward: np.ndarray, reverse: np.ndarray) -> tuple[float, float]:
