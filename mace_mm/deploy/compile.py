@@ -14,10 +14,12 @@ from torch import nn
 from mace_mm import errors
 
 CompiledModule = torch.jit.ScriptModule
-CompiledError = torch.jit.Error
+CompiledError = RuntimeError  # torch.jit.Error is one; operators raise their own
 
 # The last line of what the interpreter reports: the class and the message that were raised.
 _RAISED = re.compile(r"^mace_mm\.errors\.(\w+): (.*)", re.MULTILINE | re.DOTALL)
+# What the operator of the compiled engine refuses; torch adds lines below.
+_REFUSED = re.compile(r"mace_mm::energy_forces: (.*)")
 
 
 def compile_module(module: nn.Module) -> CompiledModule:
@@ -47,16 +49,17 @@ def run_compiled(module: CompiledModule, *arguments: Any) -> Any:
 
 
 def raised_inside(error: Exception) -> errors.MaceMMError | None:
-    """The error of this package that compiled code raised, out of the interpreter's report.
+    """The error of this package that compiled code or an operator raised, out of torch's report.
 
     Args:
-        error: what a compiled module, or OpenMM around one, raised.
+        error: what a module, or OpenMM around one, raised.
 
     Returns:
         The error to raise in its place; None if it is none of ours.
     """
     found = _RAISED.search(str(error))
     if found is None:
-        return None
+        refused = _REFUSED.search(str(error))
+        return None if refused is None else errors.GeometryError(refused.group(1).strip())
     kind = getattr(errors, found.group(1), errors.MaceMMError)
     return kind(found.group(2).strip())

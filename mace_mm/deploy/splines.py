@@ -1,10 +1,10 @@
 """Radial networks as Hermite splines of the distance, with value and slope from one table."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch.func import jvp
 
 from mace_mm.errors import BackendError
 from mace_mm.kernels.evaluation_form import BLOCK
@@ -14,7 +14,7 @@ from mace_mm.model.mace import MACE
 # Errors to reach, relative to the largest value and the largest slope of a layer's functions.
 TOLERANCES = {"single": (1e-7, 2e-6), "double": (1e-12, 1e-10)}
 SILU_NORMALIZATION = 1.6791767923989418  # see model.radial.normalized_silu
-_BINS = (64, 128, 256, 512, 1024, 2048, 4096)
+_BINS = (64, 4096)  # fewest and most
 _CHECKS = (0.25, 0.5, 0.77)  # where between two knots the error is measured
 _CLOSEST = 0.3  # Å; no atoms come closer, and the transforms have no fourth derivative at 0
 
@@ -44,7 +44,7 @@ def radial_splines(
 ) -> tuple[list[torch.Tensor], torch.Tensor, tuple[SplineError, ...]]:
     """Tables of every layer's radial functions, from a network in float64.
 
-    The number of knots is the smallest power of two that meets `TOLERANCES`.
+    The number of knots is a power of two that meets `TOLERANCES`, mostly the smallest.
 
     Returns:
         Tables, one a layer, (n_tables, n_bins + 1, channels / 16, n_paths, 2 or 3, 16): at each
@@ -63,39 +63,88 @@ def radial_splines(
         index = torch.zeros(n, n, dtype=torch.int64)
         index[rows, columns] = index[columns, rows] = torch.arange(len(rows))
         pairs = _Pairs(senders=species[rows], receivers=species[columns])
-    errors: tuple[SplineError, ...] = ()
-    for n_bins in _BINS:
-        errors = tuple(
-            _error(network, i, pairs, n_bins, precision) for i in range(len(network.layers))
-        )
-        value, derivative = TOLERANCES[precision]
-        if all(e.value <= value and e.derivative <= derivative for e in errors):
-            tables = [
-                _table(network, i, pairs, n_bins, precision) for i in range(len(network.layers))
-            ]
+    layers = range(len(network.layers))
+    fewest, most = _BINS
+    n_bins = fewest
+    while True:
+        grid = _sample(network, pairs, n_bins)
+        errors = tuple(_error(network, i, grid, precision) for i in layers)
+        wanted = max(_bins_factor(e, precision) for e in errors)
+        if wanted <= 1.0:
+            tables = [_table(network, i, grid, precision) for i in layers]
             return tables, index, errors
-    raise BackendError(f"splines of {n_bins} bins leave errors of {errors}, wanted {value}")
+        if n_bins == most:
+            tolerance = TOLERANCES[precision]
+            raise BackendError(f"{most} spline bins leave errors of {errors}, wanted {tolerance}")
+        # The next size that the order of the error promises; a little early, it is only a guess.
+        n_bins = min(most, n_bins * 2 ** max(1, math.ceil(math.log2(0.8 * wanted))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Grid:
+    """Basis functions with two derivatives, at the knots and at points between them.
+
+    Attributes:
+        n_tables: pairs of species.
+        n_bins: intervals between knots.
+        spacing: Å.
+        first: the first interval that is checked.
+        knots: basis, its slope and its curvature, each (n_tables * (n_bins + 1), n_radial).
+        between: the same for each of `_CHECKS`, on the intervals that are checked.
+    """
+
+    n_tables: int
+    n_bins: int
+    spacing: float
+    first: int
+    knots: list[torch.Tensor]
+    between: list[list[torch.Tensor]]
+
+
+def _sample(network: MACE, pairs: _Pairs, n_bins: int) -> _Grid:
+    spacing = network.r_max / n_bins
+    distances = torch.arange(n_bins + 1, dtype=torch.float64) * spacing
+    distances[0] = 1e-2 * spacing  # sin(x) / x has no value in floating point at 0
+    first = int(_CLOSEST / spacing)
+    starts = torch.arange(first, n_bins, dtype=torch.float64)
+    return _Grid(
+        n_tables=len(pairs.senders),
+        n_bins=n_bins,
+        spacing=spacing,
+        first=first,
+        knots=_basis(network, pairs, distances),
+        between=[_basis(network, pairs, (starts + t) * spacing) for t in _CHECKS],
+    )
+
+
+def _basis(network: MACE, pairs: _Pairs, distances: torch.Tensor) -> list[torch.Tensor]:
+    senders = pairs.senders.repeat_interleave(len(distances))
+    receivers = pairs.receivers.repeat_interleave(len(distances))
+    with torch.enable_grad():
+        d = distances.repeat(len(pairs.senders)).requires_grad_(True)
+        values = network.radial_basis(d, senders, receivers).unbind(1)
+        slopes = [torch.autograd.grad(v.sum(), d, create_graph=True)[0] for v in values]
+        curvatures = [torch.autograd.grad(s.sum(), d, retain_graph=True)[0] for s in slopes]
+    return [torch.stack(list(c), dim=1).detach() for c in (values, slopes, curvatures)]
+
+
+def _bins_factor(error: SplineError, precision: str) -> float:
+    """How many times more bins would bring the error down to the tolerance."""
+    value, derivative = TOLERANCES[precision]
+    order = 4 if precision == "single" else 6
+    return max(
+        (error.value / value) ** (1 / order), (error.derivative / derivative) ** (1 / (order - 1))
+    )
 
 
 def _derivatives(
-    network: MACE, layer: int, pairs: _Pairs, distances: torch.Tensor, order: int
+    network: MACE, layer: int, basis: list[torch.Tensor], n_tables: int, order: int
 ) -> list[torch.Tensor]:
     """Radial functions and derivatives by distance, each (n_tables, n_distances, paths * C).
 
-    Derivatives of the few basis functions are found by forward differentiation and carried
-    through the perceptron by the chain rule.
+    Derivatives of the few basis functions are carried through the perceptron by the chain rule.
     """
-    n_tables, n_distances = len(pairs.senders), len(distances)
-    senders = pairs.senders.repeat_interleave(n_distances)
-    receivers = pairs.receivers.repeat_interleave(n_distances)
-
-    def slope(function):  # type: ignore[no-untyped-def]
-        return lambda d: jvp(function, (d,), (torch.ones_like(d),))[1]
-
-    functions = [lambda d: network.radial_basis(d, senders, receivers)]
-    for _ in range(2):
-        functions.append(slope(functions[-1]))
-    x, dx, ddx = (f(distances.repeat(n_tables)) for f in functions)
+    x, dx, ddx = basis
     module: Any = network.layers[layer]
     weights = module.interaction.radial.weights
     for i, weight in enumerate(weights):
@@ -107,33 +156,26 @@ def _derivatives(
             second = s * (1 - s) * (2 + x * (1 - 2 * s))
             g = SILU_NORMALIZATION
             x, dx, ddx = g * x * s, g * first * dx, g * (second * dx * dx + first * ddx)
-    return [f.reshape(n_tables, n_distances, -1) for f in (x, dx, ddx)[: order + 1]]
+    return [f.reshape(n_tables, -1, f.size(-1)) for f in (x, dx, ddx)[: order + 1]]
 
 
-def _knots(
-    network: MACE, layer: int, pairs: _Pairs, n_bins: int, precision: str
-) -> tuple[list[torch.Tensor], float]:
-    spacing = network.r_max / n_bins
-    distances = torch.arange(n_bins + 1, dtype=torch.float64) * spacing
-    distances[0] = 1e-2 * spacing  # sin(x) / x has no value in floating point at 0
+def _knots(network: MACE, layer: int, grid: _Grid, precision: str) -> list[torch.Tensor]:
     order = 1 if precision == "single" else 2
-    found = _derivatives(network, layer, pairs, distances, order)
+    found = _derivatives(network, layer, grid.knots, grid.n_tables, order)
     # The envelope leaves nothing at the cutoff; rounding would.
     for values in found:
         values[:, -1] = 0.0
-    return [values * spacing**k for k, values in enumerate(found)], spacing
+    return [values * grid.spacing**k for k, values in enumerate(found)]
 
 
-def _error(network: MACE, layer: int, pairs: _Pairs, n_bins: int, precision: str) -> SplineError:
-    knots, spacing = _knots(network, layer, pairs, n_bins, precision)
-    start = int(_CLOSEST / spacing)
+def _error(network: MACE, layer: int, grid: _Grid, precision: str) -> SplineError:
+    knots = _knots(network, layer, grid, precision)
     worst = [0.0, 0.0]
     largest = [0.0, 0.0]
-    for t in _CHECKS:
-        where = (torch.arange(start, n_bins, dtype=torch.float64) + t) * spacing
-        exact = _derivatives(network, layer, pairs, where, 1)
+    for t, basis in zip(_CHECKS, grid.between, strict=True):
+        exact = _derivatives(network, layer, basis, grid.n_tables, 1)
         for k, values in enumerate(interpolate(knots, t)):
-            got = values[:, start:] / spacing**k
+            got = values[:, grid.first :] / grid.spacing**k
             worst[k] = max(worst[k], float((got - exact[k]).abs().max()))
             largest[k] = max(largest[k], float(exact[k].abs().max()))
     return SplineError(worst[0] / max(largest[0], 1e-30), worst[1] / max(largest[1], 1e-30))
@@ -158,12 +200,12 @@ def interpolate(knots: list[torch.Tensor], t: float) -> tuple[torch.Tensor, torc
     return value, slope
 
 
-def _table(network: MACE, layer: int, pairs: _Pairs, n_bins: int, precision: str) -> torch.Tensor:
+def _table(network: MACE, layer: int, grid: _Grid, precision: str) -> torch.Tensor:
     config = network.config
     paths = convolution_paths(config.hidden_l(layer), config.l_max)
-    knots, _ = _knots(network, layer, pairs, n_bins, precision)
+    knots = _knots(network, layer, grid, precision)
     factors = torch.tensor([_identity_factor(path) for path in paths], dtype=torch.float64)
-    shape = (len(pairs.senders), n_bins + 1, len(paths), config.channels // BLOCK, BLOCK)
+    shape = (grid.n_tables, grid.n_bins + 1, len(paths), config.channels // BLOCK, BLOCK)
     stacked = torch.stack([k.reshape(shape) * factors[:, None, None] for k in knots], dim=4)
     return stacked.permute(0, 1, 3, 2, 4, 5).contiguous()
 

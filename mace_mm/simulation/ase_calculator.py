@@ -15,7 +15,8 @@ from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.graph.molecule import check_cell, check_positions
 from mace_mm.model.potential import Prediction
-from mace_mm.simulation.evaluator import DEFAULT_SKIN, Evaluator, build_evaluator, checked_device
+from mace_mm.simulation.engines import Evaluator
+from mace_mm.simulation.evaluator import DEFAULT_SKIN, build_evaluator, checked_device
 from mace_mm.simulation.force_uncertainty import ForceUncertainty
 
 Source = str | Path | Archive
@@ -49,7 +50,7 @@ class MACECalculator(Calculator):
                 path or opened; or several of these, a committee.
             device: "cpu", "cuda" or "cuda:N"; None for the GPU where there is one.
             precision: "single" for dynamics, "double" for optimization and phonons.
-            engine: "reference" (plain torch), or "auto" for the fastest one present.
+            engine: "native" (compiled), "reference" (plain torch), or "auto" for the fastest one.
             skin: extra radius of the neighbor list, Å.
             uncertainty: file that `mace-mm uncertainty` wrote for this one model; adds the
                 property ``forces_uncertainty`` (n_atoms,), the expected root-mean-square error of

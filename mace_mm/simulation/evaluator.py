@@ -1,80 +1,28 @@
-"""The one evaluator that OpenMM and ASE call: positions in, energies and forces out."""
+"""The one door to the evaluators that OpenMM and ASE call: which engine runs, and why."""
 
 import copy
+import logging
+import weakref
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from mace_mm.deploy.archive import Archive
+from mace_mm.deploy.fold import Folded, fold
 from mace_mm.elements import species_index
-from mace_mm.errors import BackendError, GeometryError, InputError
-from mace_mm.graph.graph import Graph
-from mace_mm.graph.verlet import VerletList
-from mace_mm.model.potential import Potential, Prediction
+from mace_mm.errors import BackendError, InputError
+from mace_mm.kernels import ops
+from mace_mm.model.potential import Potential
+from mace_mm.simulation.engine_check import check_engine
+from mace_mm.simulation.engines import Evaluator, NativeEvaluator, ReferenceEvaluator
 
-ENGINES = ("auto", "reference")
+ENGINES = ("auto", "native", "reference")
 PRECISIONS = {"single": torch.float32, "double": torch.float64}
-DEFAULT_SKIN = 1.0
+DEFAULT_SKIN = 0.5
 
-
-class Evaluator(nn.Module):
-    """A potential for a fixed list of atoms, with its own neighbor list. TorchScript compiles it.
-
-    Geometry (neighbors, edge vectors) is done in the dtype of the positions, the network in that of
-    the weights.
-    """
-
-    species: torch.Tensor
-    graph_index: torch.Tensor
-
-    def __init__(self, potential: Potential, species: torch.Tensor, skin: float) -> None:
-        """
-        Args:
-            potential: of one head, in evaluation mode, in the dtype to compute with.
-            species: (n_atoms,) int64, index into the model's elements.
-            skin: of the neighbor list, Å.
-        """
-        super().__init__()
-        self.potential = potential
-        self.neighbors = VerletList(potential.network.config.r_max, skin)
-        self.register_buffer("species", species)
-        self.register_buffer("graph_index", torch.zeros_like(species))
-
-    def forward(self, positions: torch.Tensor, cell: torch.Tensor, pbc: torch.Tensor) -> Prediction:
-        """Evaluate one structure.
-
-        Args:
-            positions: (n_atoms, 3), Å, wrapped into the cell or not.
-            cell: (3, 3) lattice vectors as rows, Å, dtype of the positions; zeros if there is none.
-            pbc: (3,) bool.
-
-        Returns:
-            The prediction for one graph, eV, eV/Å, eV/Å³.
-
-        Raises:
-            GeometryError: positions not finite, coincident atoms, a periodic cell without volume,
-                an energy that is not finite (inside ``torch.jit.Error`` when compiled).
-        """
-        positions = positions.detach()
-        senders, receivers, shifts = self.neighbors(positions, cell, pbc)
-        graph = Graph(
-            species=self.species,
-            positions=positions,
-            senders=senders,
-            receivers=receivers,
-            cell_shifts=shifts,
-            cell=cell.unsqueeze(0),
-            graph_index=self.graph_index,
-        )
-        # The caller may have switched gradients off; forces are one.
-        with_gradients = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        prediction = self.potential(graph)
-        torch.set_grad_enabled(with_gradients)
-        if not bool(torch.isfinite(prediction.energy).all()):
-            raise GeometryError("the energy of these positions is not a finite number")
-        return prediction
+_log = logging.getLogger(__name__)
+# Folding takes tenths of a second; the calculator of a trajectory asks again and again.
+_folded: weakref.WeakKeyDictionary[Potential, dict[tuple, Folded]] = weakref.WeakKeyDictionary()
 
 
 def build_evaluator(
@@ -92,14 +40,16 @@ def build_evaluator(
         archive: the model; left as it is.
         atomic_numbers: (n_atoms,) in the order of the positions to come.
         precision: "single" or "double", of the network.
-        engine: "reference" (plain torch) or "auto" (the fastest one present).
+        engine: "native" (compiled kernels), "reference" (plain torch), or "auto" for the fastest
+            that can run this model on this device; the choice is logged.
         skin: extra radius of the neighbor list, Å.
         device: where to compute.
 
     Raises:
         InputError: no atoms.
         ElementError: an element the model does not know.
-        BackendError: unknown precision or engine, a device that is not there.
+        BackendError: unknown precision or engine, a device that is not there, or "native" where it
+            cannot run or does not agree with the reference.
     """
     if not len(atomic_numbers):
         raise InputError("at least one atom is needed, got an empty list")
@@ -107,10 +57,55 @@ def build_evaluator(
         raise BackendError(f"precision must be 'single' or 'double', got {precision!r}")
     if engine not in ENGINES:
         raise BackendError(f"engine must be one of {ENGINES}, got {engine!r}")
+    if not skin >= 0:
+        raise BackendError(f"skin must be a length in Å, zero or more, got {skin!r}")
     target = checked_device(device)
+    species_index(atomic_numbers, archive.config.atomic_numbers)
+    if engine != "reference":
+        try:
+            return _native(archive, atomic_numbers, precision, skin, target)
+        except BackendError as problem:
+            if engine == "native":
+                raise
+            _log.warning("engine reference, many times slower than native: %s", problem)
+    return _reference(archive, atomic_numbers, precision, skin).to(target)
+
+
+def _reference(
+    archive: Archive, atomic_numbers: Sequence[int], precision: str, skin: float
+) -> ReferenceEvaluator:
     species = torch.tensor(species_index(atomic_numbers, archive.config.atomic_numbers))
     potential = copy.deepcopy(archive.potential).to(PRECISIONS[precision])
-    return Evaluator(potential, species, skin).to(target).eval()
+    return ReferenceEvaluator(potential, species, skin).eval()
+
+
+def _native(
+    archive: Archive,
+    atomic_numbers: Sequence[int],
+    precision: str,
+    skin: float,
+    device: torch.device,
+) -> NativeEvaluator:
+    """The evaluator on the compiled engine.
+
+    Raises:
+        BackendError: why it cannot be used here.
+    """
+    if device.type != "cpu":
+        raise BackendError(f"the native engine runs on the CPU, not on {device}")
+    if ops.ENGINE is None:
+        raise BackendError("the native engine was not compiled when mace_mm was installed")
+    # A form of the elements at hand is small and stays in cache.
+    elements = tuple(sorted({int(z) for z in atomic_numbers}))
+    known = _folded.setdefault(archive.potential, {})
+    if (elements, precision) not in known:
+        folded = fold(archive.potential, precision=precision, elements=elements)
+        check_engine(ops.ENGINE, folded, lambda n: _reference(archive, n, "double", DEFAULT_SKIN))
+        known[elements, precision] = folded
+    folded = known[elements, precision]
+    _log.info("engine native (%s), %s precision", ops.ENGINE.instruction_set, precision)
+    species = torch.tensor(species_index(atomic_numbers, folded.atomic_numbers))
+    return NativeEvaluator(folded.form, species, skin).eval()
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:

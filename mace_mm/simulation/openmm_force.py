@@ -29,7 +29,7 @@ from mace_mm.deploy.compile import (
     to_bytes,
 )
 from mace_mm.errors import BackendError
-from mace_mm.simulation.evaluator import Evaluator
+from mace_mm.simulation.engines import Evaluator
 from mace_mm.simulation.interpolation import AT_ZERO, PARAMETER, fade_in
 from mace_mm.simulation.openmm_module import InterpolatedModule, OpenMMModule
 
@@ -66,7 +66,7 @@ class PythonComputation:
         """Energy in kJ/mol and forces (n_atoms, 3) in kJ/mol/nm of the atoms of the force.
 
         Raises:
-            GeometryError: see :class:`mace_mm.simulation.evaluator.Evaluator`.
+            GeometryError: see :class:`mace_mm.simulation.engines.Evaluator`.
         """
         positions = torch.from_numpy(state.getPositions(asNumpy=True)._value)
         energy, forces = self.evaluate(state, positions)

@@ -3,15 +3,15 @@
 import torch
 from torch import nn
 
-from mace_mm.simulation.evaluator import Evaluator
-from mace_mm.units import EV_PER_ANGSTROM_TO_KJ_MOL_NM, EV_TO_KJ_MOL, NM_TO_ANGSTROM
+from mace_mm.simulation.engines import Evaluator
+from mace_mm.units import EV_TO_KJ_MOL, NM_TO_ANGSTROM
 
 
 class OpenMMModule(nn.Module):
     """Positions in nm to energy in kJ/mol and forces in kJ/mol/nm. TorchScript compiles it."""
 
     atoms: torch.Tensor
-    pbc: torch.Tensor
+    no_box: torch.Tensor
 
     def __init__(
         self,
@@ -32,13 +32,12 @@ class OpenMMModule(nn.Module):
         self.evaluator = evaluator
         self.selects = atoms is not None
         self.periodic = periodic
-        self.interaction_energy = interaction_energy
+        self.entry = 1 if interaction_energy else 0
         self.nm_to_angstrom = NM_TO_ANGSTROM
         self.ev_to_kj_mol = EV_TO_KJ_MOL
-        self.ev_per_angstrom_to_kj_mol_nm = EV_PER_ANGSTROM_TO_KJ_MOL_NM
         taken = torch.zeros(0, dtype=torch.int64) if atoms is None else atoms
         self.register_buffer("atoms", taken)
-        self.register_buffer("pbc", torch.tensor([periodic] * 3))
+        self.register_buffer("no_box", torch.zeros(0, dtype=torch.float64))
 
     def forward(
         self, positions: torch.Tensor, box: torch.Tensor | None = None
@@ -53,25 +52,23 @@ class OpenMMModule(nn.Module):
             energy () float64 kJ/mol, forces (n_particles, 3) kJ/mol/nm in the dtype and on the
             device of the positions, zero on particles that were not taken.
         """
-        # Geometry is done in float64 even where OpenMM computes in float32.
-        here = positions.detach().to(self.pbc.device, torch.float64) * self.nm_to_angstrom
+        here = positions.detach()
         if self.selects:
             here = here.index_select(0, self.atoms)
+        cell = self.no_box
         if box is not None and self.periodic:
-            cell = box.detach().to(self.pbc.device, torch.float64) * self.nm_to_angstrom
-        else:
-            cell = torch.zeros([3, 3], dtype=torch.float64, device=self.pbc.device)
-        prediction = self.evaluator(here, cell, self.pbc)
-        energy = prediction.interaction_energy if self.interaction_energy else prediction.energy
-        forces = prediction.forces.to(torch.float64) * self.ev_per_angstrom_to_kj_mol_nm
+            cell = box.detach()
+        energies, forces = self.evaluator.in_units(
+            here, cell, self.nm_to_angstrom, self.ev_to_kj_mol
+        )
         if self.selects:
             everywhere = torch.zeros(
-                [positions.shape[0], 3], dtype=torch.float64, device=self.pbc.device
+                [positions.shape[0], 3], dtype=forces.dtype, device=forces.device
             )
             forces = everywhere.index_copy(0, self.atoms, forces)
         # OpenMM reads the memory of the forces directly: dtype and layout must be as expected.
         forces = forces.to(positions.device, positions.dtype).contiguous()
-        return energy[0] * self.ev_to_kj_mol, forces
+        return energies[self.entry], forces
 
 
 class InterpolatedModule(nn.Module):

@@ -74,7 +74,7 @@ class MacePotentialImpl(MLPotentialImpl):
             multiplicity: 2 S + 1.
             backend: "torchforce", "pythontorchforce", "pythonforce", or "auto" for the first of
                 these that works here.
-            engine: "reference" (plain torch), or "auto" for the fastest one present.
+            engine: "native" (compiled), "reference" (plain torch), or "auto" for the fastest one.
             mlLongRange: of the embedding; nothing here depends on it.
             linkAtomDistances: of the embedding; the link atoms are among the atoms already.
             interpolated: scale by the parameter of :mod:`mace_mm.simulation.interpolation`.

@@ -7,6 +7,8 @@
 
 namespace mm {
 
+constexpr double THINNEST = 0.5;  // Å between opposite faces of a box
+
 struct Cell {
   double h[9];        // rows: lattice vectors; unit normals along open directions
   double inverse[9];  // r h^-1 = fractional
@@ -21,7 +23,7 @@ struct Cell {
       double* row = h + 3 * a;
       for (int k = 0; k < 3; k++) row[k] = rows ? rows[3 * a + k] : 0.0;
       for (int k = 0; k < 3; k++)
-        if (!std::isfinite(row[k])) throw Error("the cell is not finite");
+        if (!std::isfinite(row[k])) throw Error("a periodic cell must be finite and have a volume");
       periodic[a] = row[0] != 0.0 || row[1] != 0.0 || row[2] != 0.0;
       n += periodic[a];
     }
@@ -77,11 +79,15 @@ struct Cell {
   void invert() {
     const double det = determinant();
     const double scale = norm(h) * norm(h + 3) * norm(h + 6);
-    if (!(std::fabs(det) > 1e-9 * scale)) throw Error("the cell has no volume");
+    if (!(std::fabs(det) > 1e-9 * scale))
+      throw Error("a periodic cell must be finite and have a volume");
     for (int a = 0; a < 3; a++) {
       double c[3];
       cross(h + 3 * ((a + 1) % 3), h + 3 * ((a + 2) % 3), c);
       height[a] = std::fabs(det) / norm(c);
+      if (periodic[a] && height[a] < THINNEST)
+        throw Error("a periodic cell must be at least 0.5 Å thick, this one is " +
+                    std::to_string(height[a]) + " Å");
       for (int k = 0; k < 3; k++) inverse[3 * k + a] = c[k] / det;
     }
   }

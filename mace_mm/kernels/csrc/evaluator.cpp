@@ -4,6 +4,7 @@ namespace mm {
 
 namespace {
 enum Phase { FORWARD, LAST, BACKWARD, FINISH };
+constexpr double COINCIDENT = 1e-3;  // Å; atoms closer than this are an error
 }
 
 template <class T>
@@ -13,7 +14,7 @@ Results Evaluation<T>::evaluate(int n, const double* positions, const int* speci
   if (n == 0) return results;
   for (int i = 0; i < 3 * n; i++)
     if (!std::isfinite(positions[i]))
-      throw Error("the position of atom " + std::to_string(i / 3) + " is not finite");
+      throw Error("positions must be finite; those of atom " + std::to_string(i / 3) + " are not");
   const Cell cell(cell_rows);
   // Enough chunks to share, enough rows in a chunk for the matrix products.
   const int wanted = n >= 512 ? 32 : std::max(2, std::min(16, (n + 11) / 12));
@@ -35,7 +36,8 @@ Results Evaluation<T>::evaluate(int n, const double* positions, const int* speci
       this, counts.data(), n_phases, n_threads);
 
   for (ChunkState& c : chunks_) {
-    if (c.bad) throw Error("two atoms lie on top of each other, or a result is not finite");
+    if (c.coincident[0] >= 0) throw Error(coincidence(c));
+    if (!c.finite) throw Error("the energy of these positions is not a finite number");
     for (int k = 0; k < 9; k++) results.virial[k] -= c.virial[k];
   }
   for (int a = 0; a < 3; a++)
@@ -111,6 +113,13 @@ template <class T> void Evaluation<T>::run(int phase, int item, int worker) {
   }
 }
 
+template <class T> std::string Evaluation<T>::coincidence(const ChunkState& c) const {
+  int a = list_.order[c.coincident[0]], b = list_.order[c.coincident[1]];
+  if (a > b) std::swap(a, b);
+  return "atoms " + std::to_string(a) + " and " + std::to_string(b) + " coincide: " +
+         std::to_string(c.closest) + " Å apart";
+}
+
 template <class T> void Evaluation<T>::select_edges(int c) {
   const Chunk& chunk = list_.chunks[c];
   ChunkState& state = chunks_[c];
@@ -119,7 +128,7 @@ template <class T> void Evaluation<T>::select_edges(int c) {
   const double per_bin = model_.n_bins / model_.r_max;
   std::fill(state.slot_forces.begin(), state.slot_forces.end(), 0.0);
   std::fill(state.virial, state.virial + 9, 0.0);
-  state.bad = false;
+  state.finite = true, state.coincident[0] = -1;
   int n = 0;
   for (int i = chunk.begin; i < chunk.end; i++) {
     const int row = i - chunk.begin;
@@ -135,8 +144,8 @@ template <class T> void Evaluation<T>::select_edges(int c) {
       const double d2 = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
       if (!(d2 < cutoff2)) continue;
       const double d = std::sqrt(d2), q = 1.0 / d, u = d * per_bin;
-      if (!(d > 1e-6)) {
-        state.bad = true;
+      if (!(d > COINCIDENT)) {
+        state.coincident[0] = i, state.coincident[1] = j, state.closest = d;
         continue;
       }
       const int knot = std::min(int(u), model_.n_bins - 1);
@@ -189,7 +198,7 @@ template <class T> void Evaluation<T>::finish(int c) {
       const SlotRef ref = list_.slots[q];
       for (int k = 0; k < 3; k++) f[k] += chunks_[ref.chunk].slot_forces[3 * ref.slot + k];
     }
-    if (!std::isfinite(f[0] + f[1] + f[2] + node_energies_[i])) chunks_[c].bad = true;
+    if (!std::isfinite(f[0] + f[1] + f[2] + node_energies_[i])) chunks_[c].finite = false;
   }
 }
 

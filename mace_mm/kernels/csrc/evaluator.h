@@ -62,7 +62,9 @@ template <class T> class Evaluation final : public Evaluator {
     std::vector<T> collected[2];       // (slots, features, channels), layers alternate
     std::vector<double> slot_forces;   // (slots, 3)
     double virial[9];
-    bool bad;                          // a distance that no spline holds
+    bool finite;
+    int coincident[2];                 // two atoms at one place, sorted order; -1 if there are none
+    double closest;                    // their distance
   };
 
   void reserve(int n, int n_threads);
@@ -73,6 +75,7 @@ template <class T> class Evaluation final : public Evaluator {
   void last_layer(int c, Worker& w);
   void backward_layer(int i, int c, Worker& w);
   void finish(int c);
+  std::string coincidence(const ChunkState& c) const;
 
   void messages(int i, int c, Worker& w);
   void mix_messages(int i, int c, Worker& w, T* out);
