@@ -248,3 +248,72 @@ def inside_of(system: openmm.System, atoms: list[int]) -> openmm.System:
         elif kind != "CMMotionRemover":
             raise NotImplementedError(kind)
     return part
+
+
+def solvated(
+    molecules: list[str],
+    water: str = "amber14/tip3pfb.xml",
+    edge: float = 1.9,
+    shape: np.ndarray | None = None,
+    method: Any = app.PME,
+    **options: Any,
+) -> tuple[app.Topology, openmm.System, np.ndarray, list[list[int]]]:
+    """Molecules in a box of water on a lattice; made without files.
+
+    Returns:
+        topology, System, positions in nm, the atoms of each molecule (they come last).
+    """
+    box = np.diag([edge] * 3) if shape is None else shape
+    made = [molecule_of(smiles) for smiles in molecules]
+    solute = []
+    for number, molecule in enumerate(made):
+        conformer = molecule.GetConformer()
+        xyz = conformer.GetPositions()
+        shift = 10 * (
+            box.sum(axis=0) / 2 + np.array([0.5, 0.5, 0.5]) * (number - (len(made) - 1) / 2)
+        )
+        xyz = xyz - xyz.mean(axis=0) + shift
+        for i in range(len(xyz)):
+            conformer.SetAtomPosition(i, xyz[i])
+        solute.append(xyz * 0.1)
+    topology, positions = _water_lattice(box, np.vstack(solute) if solute else np.zeros((0, 3)))
+    field = app.ForceField("amber14/protein.ff14SB.xml", water)
+    modeller = app.Modeller(topology, positions * unit.nanometer)
+    modeller.addExtraParticles(field)
+    topology = modeller.topology
+    options.setdefault("nonbondedCutoff", 0.8)
+    system = field.createSystem(topology, nonbondedMethod=method, **options)
+    for kind in (openmm.HarmonicBondForce, openmm.HarmonicAngleForce, openmm.PeriodicTorsionForce):
+        if not any(isinstance(force, kind) for force in system.getForces()):
+            system.addForce(kind())
+    positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
+    atoms = []
+    for molecule in made:
+        first = system.getNumParticles()
+        positions = np.vstack([positions, add_molecule(molecule, topology, system)])
+        atoms.append(list(range(first, system.getNumParticles())))
+    return topology, system, positions, atoms
+
+
+def _water_lattice(box: np.ndarray, solute: np.ndarray) -> tuple[app.Topology, np.ndarray]:
+    n_cells = np.floor(np.linalg.norm(box, axis=1) / 0.32).astype(int)
+    topology = app.Topology()
+    topology.setPeriodicBoxVectors(box * unit.nanometer)
+    chain = topology.addChain()
+    rng = np.random.default_rng(1)
+    positions = []
+    for cell in itertools.product(*(range(n) for n in n_cells)):
+        oxygen = (np.array(cell) + 0.5) / n_cells @ box
+        if len(solute) and np.linalg.norm(solute - oxygen, axis=1).min() < 0.28:
+            continue
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        residue = topology.addResidue("HOH", chain)
+        atoms = [
+            topology.addAtom(name, app.Element.getBySymbol(name[0]), residue)
+            for name in ("O", "H1", "H2")
+        ]
+        topology.addBond(atoms[0], atoms[1])
+        topology.addBond(atoms[0], atoms[2])
+        hydrogens = 0.1 * np.array([[0.0, 0.757, 0.586], [0.0, -0.757, 0.586]])
+        positions += [oxygen, *(oxygen + hydrogens @ turn)]
+    return topology, np.array(positions)

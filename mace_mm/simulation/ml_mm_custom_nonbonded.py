@@ -99,7 +99,6 @@ def _energy(force: openmm.CustomNonbondedForce, parameters: list[str]) -> str:
     for end in "12":
         for name, expression in computed:
             definitions += _computed_value(name, expression, parameters, end)
-    definitions.append("r=distance(p1,p2)")
     if force.getNonbondedMethod() != openmm.CustomNonbondedForce.NoCutoff:
         cutoff = force.getCutoffDistance().value_in_unit(unit.nanometer)
         energy = f"step({cutoff!r}-r)*{energy}"
@@ -107,7 +106,8 @@ def _energy(force: openmm.CustomNonbondedForce, parameters: list[str]) -> str:
             start = force.getSwitchingDistance().value_in_unit(unit.nanometer)
             energy = f"(1+switch_x^3*(-10+switch_x*(15-6*switch_x)))*{energy}"
             definitions.append(f"switch_x=min(1,max(0,(r-{start!r})/{cutoff - start!r}))")
-    return "; ".join([energy, *definitions])
+    # A definition may use those that come after it.
+    return "; ".join([energy, *definitions, "r=distance(p1,p2)"])
 
 
 def _computed_value(name: str, expression: str, parameters: list[str], end: str) -> list[str]:
