@@ -47,3 +47,7 @@ class BackendError(MaceMMError):
 
 class DependencyError(MaceMMError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class RunStoppedError(MaceMMError):
+    """A run that was stopped on request because something happened in it."""

@@ -1,6 +1,5 @@
 """Mixed systems of many kinds: solvents, boxes, regions, forces, and what is refused."""
 
-
 import numpy as np
 import openmm
 import pytest

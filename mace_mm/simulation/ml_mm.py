@@ -2,6 +2,7 @@
 
 Mechanical embedding: E = E_MM(all) - E_MM(inside the region) + E_ML(region). The interactions of
 the region with its surroundings are those of the force field, also with implicit solvent.
+Electrostatic embedding adds :mod:`mace_mm.simulation.electrostatic_force`.
 """
 
 import logging
@@ -13,14 +14,17 @@ from openmm import app
 from openmmml.mlpotential import MLPotentialImpl
 
 from mace_mm.errors import ConfigError, InputError
+from mace_mm.simulation.electrostatic_force import make_electrostatic_force
 from mace_mm.simulation.interpolation import PARAMETER, fade_in, fade_out
 from mace_mm.simulation.ml_mm_bonded import split_bonded
 from mace_mm.simulation.ml_mm_boundary import LinkDistances, add_link_atoms, check_cut_bonds
 from mace_mm.simulation.ml_mm_custom_nonbonded import exclude_inside_custom
+from mace_mm.simulation.ml_mm_embedding import embedded_region
 from mace_mm.simulation.ml_mm_nonbonded import exclude_inside, images_of_region
 from mace_mm.simulation.ml_mm_region import Region, make_region
 from mace_mm.simulation.openmm_copy import copy_system
 
+EMBEDDINGS = ("mechanical", "electrostatic")
 # Force fields whose energy is no sum over pairs and bonds that could be split.
 _CANNOT_SPLIT = (
     "AmoebaGeneralizedKirkwoodForce",
@@ -46,6 +50,7 @@ def create_mixed_system(
     system: openmm.System,
     atoms: Iterable[int],
     *,
+    embedding: str = "mechanical",
     force_group: int = 0,
     interpolate: bool = False,
     ml_long_range: bool | None = None,
@@ -53,14 +58,16 @@ def create_mixed_system(
     constraints_go: bool = True,
     **arguments: Any,
 ) -> dict[str, Any]:
-    """Build a mixed system with mechanical embedding.
+    """Build a mixed system.
 
     Args:
         potential: of the ML region; any potential of OpenMM-ML.
         topology: of the System, with the bonds of all molecules the region touches.
         system: described by the force field; it is not changed. It may hold other ML regions.
         atoms: particle indices of the region, in any order.
-        force_group: of the ML force. Everything else keeps its group.
+        embedding: "mechanical" or "electrostatic".
+        force_group: of the ML force and of the correction of electrostatic embedding. Everything
+            else keeps its group.
         interpolate: add the global parameter ``lambda_interpolate``, see
             :mod:`mace_mm.simulation.interpolation`.
         ml_long_range: whether the model contains the Coulomb interaction of the region with its
@@ -73,11 +80,14 @@ def create_mixed_system(
         "system", "topology" (with link atoms at its end) and "oldToNew" (the identity).
 
     Raises:
-        ConfigError: the reach of the potential is unknown and matters.
+        ConfigError: an unknown embedding, or one that the force field does not allow; the reach of
+            the potential is unknown and matters.
         InputError: a region that cannot be cut out, see :func:`make_region`,
             :func:`check_cut_bonds` and :func:`add_link_atoms`; a force field that cannot be split.
         ElementError: an atom without an element, or one that the model does not know.
     """
+    if embedding not in EMBEDDINGS:
+        raise ConfigError(f"embedding must be one of {EMBEDDINGS}, got {embedding!r}")
     region = make_region(topology, system, atoms)
     check_cut_bonds(topology, system, region)
     _check_forces(system)
@@ -98,6 +108,9 @@ def create_mixed_system(
     _add_model(
         potential, extended, mixed, [*region.atoms, *caps], force_group, interpolate, arguments
     )
+    if embedding == "electrostatic":
+        embedded = embedded_region(extended, system, region, caps)
+        mixed.addForce(make_electrostatic_force(embedded, force_group, interpolated=interpolate))
     order = list(range(topology.getNumAtoms()))
     return {"system": mixed, "topology": extended, "oldToNew": order}
 

@@ -75,6 +75,49 @@ class MaceEmbeddingFactory:
         return MechanicalEmbedding()
 
 
+class ElectrostaticEmbeddingFactory:
+    """Electrostatic embedding for any potential of OpenMM-ML."""
+
+    def createEmbedding(self, name: str) -> "ElectrostaticEmbedding":  # noqa: N802
+        """The embedding; it has no settings."""
+        return ElectrostaticEmbedding()
+
+
+class ElectrostaticEmbedding:
+    """Charges of the force field polarize the ML region."""
+
+    def createMixedSystem(  # noqa: N802 (OpenMM-ML's names)
+        self,
+        potential: "MLPotentialImpl",
+        topology: Any,
+        system: Any,
+        atoms: list[int],
+        forceGroup: int,  # noqa: N803
+        interpolate: bool,
+        returnInfo: bool = False,  # noqa: N803
+        *,
+        mlLongRange: bool | None = None,  # noqa: N803
+        linkAtomDistances: Any = (),  # noqa: N803
+        **arguments: Any,
+    ) -> Any:
+        """Build a mixed system; see :func:`mace_mm.simulation.ml_mm.create_mixed_system`."""
+        from mace_mm.simulation.ml_mm import create_mixed_system
+
+        info = create_mixed_system(
+            potential,
+            topology,
+            system,
+            atoms,
+            embedding="electrostatic",
+            force_group=forceGroup,
+            interpolate=interpolate,
+            ml_long_range=mlLongRange,
+            link_atom_distances=linkAtomDistances,
+            **arguments,
+        )
+        return info if returnInfo else info["system"]
+
+
 def _read_atoms_once(potential_class: Any) -> None:
     """Let ``createMixedSystem`` take generators, and tell our potential about constraints.
 

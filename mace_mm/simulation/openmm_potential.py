@@ -12,7 +12,7 @@ from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import BackendError, ConfigError
 from mace_mm.simulation.evaluator import build_evaluator, checked_device
-from mace_mm.simulation.ml_mm import create_mixed_system
+from mace_mm.simulation.ml_mm import EMBEDDINGS, create_mixed_system
 from mace_mm.simulation.ml_mm_boundary import LinkDistances
 from mace_mm.simulation.openmm_force import copy_problem, make_force
 from mace_mm.simulation.openmm_input import (
@@ -114,7 +114,7 @@ class MacePotentialImpl(MLPotentialImpl):
 
     def getSupportedEmbeddings(self) -> list[str]:  # noqa: N802 (OpenMM-ML's name)
         """The embeddings done here in place of OpenMM-ML's own of the same name."""
-        return ["mechanical"]
+        return list(EMBEDDINGS)
 
     def createMixedSystem(  # noqa: N802 (OpenMM-ML's names)
         self,
@@ -137,6 +137,7 @@ class MacePotentialImpl(MLPotentialImpl):
             topology,
             system,
             atoms,
+            embedding=embedding,
             force_group=forceGroup,
             interpolate=interpolate,
             ml_long_range=mlLongRange,
