@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mace_mm import errors
+from mace_mm.kernels import ops  # noqa: F401  (registers the operator that compiled modules call)
 
 CompiledModule = torch.jit.ScriptModule
 CompiledError = RuntimeError  # torch.jit.Error is one; operators raise their own
