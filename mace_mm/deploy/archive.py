@@ -27,7 +27,7 @@ from mace_mm.model.config import MACEConfig
 from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_NAME = "mace_mm.json"
 UNITS = {"length": "angstrom", "energy": "eV", "forces": "eV/angstrom", "stress": "eV/angstrom^3"}
 # The rebuilt network differs from the stored one by rounding only.
@@ -49,6 +49,9 @@ class ArchiveMetadata:
         created: ISO date.
         package_version: version of this package that wrote the file.
         results: measured errors, free form, JSON values only.
+        shortest_distances: the shortest distance in the training set, Å, by pair of elements in
+            the order of their atomic numbers, such as "C-O"; pairs that are missing are unknown.
+            Since format 2.
     """
 
     name: str
@@ -61,6 +64,7 @@ class ArchiveMetadata:
     created: str = ""
     package_version: str = __version__
     results: dict[str, Any] = field(default_factory=dict)
+    shortest_distances: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,5 +1,6 @@
 """MACE as an ASE calculator."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.graph.molecule import check_cell, check_positions
 from mace_mm.model.potential import Prediction
+from mace_mm.simulation.domain import bonding_problems, geometry_problems
 from mace_mm.simulation.engines import Evaluator
 from mace_mm.simulation.evaluator import DEFAULT_SKIN, build_evaluator, checked_device
 from mace_mm.simulation.force_uncertainty import ForceUncertainty
+
+_log = logging.getLogger(__name__)
 
 Source = str | Path | Archive
 PROPERTIES = ("energy", "free_energy", "interaction_energy", "energies", "forces", "stress")
@@ -31,6 +35,9 @@ class MACECalculator(Calculator):
     the cell has a volume ``stress`` (6,) in Voigt order. With several models these are means over
     the committee, and ``energy_std``, ``interaction_energy_std``, ``energies_std``, ``forces_std``,
     ``stress_std`` the sample standard deviations over its members (n - 1 in the denominator).
+
+    New atoms are looked at once: a warning is logged where the first model was not trained for
+    them (an odd number of electrons, contacts shorter than the training set had).
     """
 
     implemented_properties = list(PROPERTIES)
@@ -135,6 +142,12 @@ class MACECalculator(Calculator):
     def _for_atoms(self, atoms: Atoms) -> list[Evaluator]:
         if self._numbers is None or not np.array_equal(self._numbers, atoms.numbers):
             numbers = atoms.numbers.tolist()
+            cell = atoms.cell.array if atoms.pbc.all() else None
+            for problem in (
+                *bonding_problems(numbers, ()),
+                *geometry_problems(self.archives[0], numbers, atoms.positions, cell),
+            ):
+                _log.warning("outside what the model was trained for: %s", problem)
             self._evaluators = [
                 build_evaluator(archive, numbers, **self._options) for archive in self.archives
             ]

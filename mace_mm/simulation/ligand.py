@@ -132,7 +132,9 @@ def _from_rdkit(molecule: Chem.Mol, name: str) -> Ligand:
             raise ElementError(f"atom {atom.GetIdx()} of {name} has no element, got {symbol!r}")
         counts[symbol] = counts.get(symbol, 0) + 1
         element = app.Element.getByAtomicNumber(atom.GetAtomicNum())
-        atoms.append(topology.addAtom(f"{symbol}{counts[symbol]}", element, residue))
+        label = f"{symbol}{counts[symbol]}"
+        charge = atom.GetFormalCharge()
+        atoms.append(topology.addAtom(label, element, residue, formalCharge=charge))
     for bond in molecule.GetBonds():
         topology.addBond(atoms[bond.GetBeginAtomIdx()], atoms[bond.GetEndAtomIdx()])
     positions = np.array(molecule.GetConformer().GetPositions(), dtype=np.float64)

@@ -5,7 +5,7 @@ Imports neither torch nor the network: OpenMM-ML loads its plugins while it is i
 
 import logging
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import openmm
 from openmm import app
@@ -85,6 +85,19 @@ def _checked_indices(atoms: Iterable[int], n_atoms: int) -> list[int]:
         repeated = sorted({i for i in chosen if chosen.count(i) > 1})
         raise InputError(f"every atom may be listed once, got these more often: {repeated}")
     return chosen
+
+
+def ml_bonds(topology: app.Topology, atoms: Sequence[int]) -> list[tuple[int, int]]:
+    """The topology's bonds between the given atoms, as pairs of positions in their list."""
+    place = {atom: k for k, atom in enumerate(atoms)}
+    ends = ((bond.atom1.index, bond.atom2.index) for bond in topology.bonds())
+    return [(place[i], place[j]) for i, j in ends if i in place and j in place]
+
+
+def formal_charges(topology: app.Topology, atoms: Sequence[int]) -> list[int]:
+    """Formal charges of the given atoms, e; 0 where the topology does not know."""
+    every = list(topology.atoms())
+    return [every[i].formalCharge or 0 for i in atoms]
 
 
 def is_periodic(topology: app.Topology, system: openmm.System) -> bool:

@@ -1,5 +1,6 @@
 """What ``MLPotential('mace')`` of OpenMM-ML does."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,21 @@ from openmmml.mlpotential import MLPotentialImpl
 from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import BackendError, ConfigError
+from mace_mm.simulation.domain import bonding_problems
 from mace_mm.simulation.evaluator import build_evaluator, checked_device
 from mace_mm.simulation.ml_mm import EMBEDDINGS, create_mixed_system
 from mace_mm.simulation.ml_mm_boundary import LinkDistances
 from mace_mm.simulation.openmm_force import copy_problem, make_force
 from mace_mm.simulation.openmm_input import (
     check_charge,
+    formal_charges,
     is_periodic,
     ml_atoms,
+    ml_bonds,
     wants_interaction_energy,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class MacePotentialImpl(MLPotentialImpl):
@@ -38,6 +44,7 @@ class MacePotentialImpl(MLPotentialImpl):
     def __init__(self, model_path: str | Path | None = None) -> None:
         self.model_path = model_path
         self._archive: Archive | None = None
+        self._warned: set[str] = set()
 
     def addForces(  # noqa: N802 (OpenMM-ML's names)
         self,
@@ -94,6 +101,7 @@ class MacePotentialImpl(MLPotentialImpl):
                 raise BackendError(f"backend 'torchforce' cannot be interpolated here: {problem}")
         archive = self._open()
         check_charge(charge, multiplicity, archive.metadata.total_charges)
+        self._warn(topology, indices, numbers, charge)
         evaluator = build_evaluator(
             archive,
             numbers,
@@ -150,6 +158,19 @@ class MacePotentialImpl(MLPotentialImpl):
     def getMLLongRange(self) -> bool:  # noqa: N802 (OpenMM-ML's name)
         """False: the model is local, periodic images beyond its cutoff do not interact."""
         return False
+
+    def _warn(
+        self, topology: app.Topology, indices: list[int] | None, numbers: list[int], charge: int
+    ) -> None:
+        """Log once what the model was not trained for; interpolation adds the force twice."""
+        chosen = range(len(numbers)) if indices is None else indices
+        problems = bonding_problems(
+            numbers, ml_bonds(topology, chosen), charge, formal_charges(topology, chosen)
+        )
+        for problem in problems:
+            if problem not in self._warned:
+                _log.warning("outside what the model was trained for: %s", problem)
+                self._warned.add(problem)
 
     def _open(self) -> Archive:
         if self._archive is None:

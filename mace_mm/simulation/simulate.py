@@ -1,20 +1,27 @@
 """A ligand in vacuum or in its box under a MACE model: the main job, in one call."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import openmm
+from openmm import unit
 from openmmml import MLPotential
 
 from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import ConfigError, DataError
+from mace_mm.simulation.domain import geometry_problems
 from mace_mm.simulation.ligand import Ligand
 from mace_mm.simulation.run import RunResult, run_dynamics
 from mace_mm.simulation.run_progress import Progress
 from mace_mm.simulation.run_settings import RunSettings
+from mace_mm.units import NM_TO_ANGSTROM
+
+_log = logging.getLogger(__name__)
 
 SUMMARY_NAME = "run.json"
 
@@ -90,6 +97,11 @@ def simulate(
     """
     model = model or ModelChoice()
     archive = open_model(model.path)
+    numbers = [atom.element.atomic_number for atom in ligand.topology.atoms()]
+    box = ligand.topology.getPeriodicBoxVectors()
+    cell = None if box is None else np.array(box.value_in_unit(unit.angstrom))
+    for problem in geometry_problems(archive, numbers, ligand.positions_nm * NM_TO_ANGSTROM, cell):
+        _log.warning("outside what the model was trained for: %s", problem)
     potential = MLPotential("mace", modelPath=model.path)
     options: dict[str, object] = {"precision": model.precision, "backend": model.backend}
     if model.device is not None:

@@ -1,0 +1,157 @@
+"""What a model was not made for: said before a simulation starts, not found out afterwards.
+
+Elements a model does not know are refused elsewhere (`elements.species_index`). Here are the cases
+that evaluate without an error and may mean nothing: ions, radicals, bonding unlike that of the
+training molecules, contacts shorter than any that was trained on, atoms without a neighbor.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from mace_mm.deploy.archive import Archive
+from mace_mm.elements import covalent_radius, symbol
+from mace_mm.graph.batching import build_graph
+from mace_mm.graph.molecule import Molecule
+
+# Bonded neighbors of an atom in neutral closed-shell molecules of the main-group elements.
+_MOST_BONDS = {1: 1, 6: 4, 7: 3, 8: 2, 9: 1, 17: 1, 35: 1, 53: 1}
+# Without a record of the training set: a fraction of the sum of the covalent radii. The shortest
+# bonds of organic molecules, N#N and C#N, are at 0.74.
+_SHORT = 0.7
+# Thermal motion goes a little below the shortest distance that was seen.
+_BELOW_SEEN = 0.95
+_SHOWN = 3
+
+
+def bonding_problems(
+    atomic_numbers: Sequence[int],
+    bonds: Iterable[tuple[int, int]],
+    total_charge: int = 0,
+    formal_charges: Sequence[int] | None = None,
+) -> list[str]:
+    """Look for ions and radicals in a topology.
+
+    A molecule, the atoms that bonds connect, of neutral closed-shell kind has an even number of
+    electrons, and no atom with more bonds than its element has without a charge.
+
+    Args:
+        atomic_numbers: (n_atoms,).
+        bonds: pairs of atom indices. Without any, all atoms count as one molecule.
+        total_charge: of all atoms, e.
+        formal_charges: (n_atoms,) where they are known.
+
+    Returns:
+        sentences, empty if nothing was found.
+    """
+    numbers = [int(z) for z in atomic_numbers]
+    pairs = list(bonds)
+    problems = []
+    formal = [0] * len(numbers) if formal_charges is None else list(formal_charges)
+    # Nitro groups and N-oxides are neutral: charges on bonded atoms cancel.
+    sites = _molecules(len(numbers), [(i, j) for i, j in pairs if formal[i] and formal[j]])
+    charged = [i for site in sites if sum(formal[i] for i in site) for i in site]
+    if charged:
+        problems.append(f"formal charges on {_named(charged, numbers)}")
+    n_bonds = Counter(i for pair in pairs for i in pair)
+    crowded = [i for i, z in enumerate(numbers) if n_bonds[i] > _MOST_BONDS.get(z, 8)]
+    crowded = [i for i in crowded if not formal[i]]
+    if crowded:
+        problems.append(
+            f"more bonds than a neutral atom has on {_named(crowded, numbers)}: charged centers?"
+        )
+    whole = not pairs or total_charge != 0
+    molecules = [list(range(len(numbers)))] if whole else _molecules(len(numbers), pairs)
+    odd = [m for m in molecules if (sum(numbers[i] for i in m) - whole * total_charge) % 2]
+    if odd:
+        atoms = _named(odd[0], numbers)
+        problems.append(
+            f"an odd number of electrons in {len(odd)} of {len(molecules)} molecules (first: "
+            f"{atoms}): ions or radicals"
+        )
+    return problems
+
+
+def geometry_problems(
+    archive: Archive,
+    atomic_numbers: Sequence[int] | np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray | None = None,
+) -> list[str]:
+    """Look for contacts shorter than the training set had, and for atoms without a neighbor.
+
+    Args:
+        archive: its metadata may hold the shortest distances seen, by pair of elements; without
+            them 0.7 times the sum of the covalent radii is the limit.
+        atomic_numbers: (n_atoms,).
+        positions: (n_atoms, 3) Å.
+        cell: (3, 3) lattice vectors as rows, Å; None in vacuum.
+
+    Returns:
+        sentences, empty if nothing was found.
+
+    Raises:
+        ElementError, GeometryError: what cannot be evaluated at all.
+    """
+    numbers = np.asarray(atomic_numbers)
+    config = archive.config
+    molecule = Molecule(atomic_numbers=numbers, positions=positions, cell=cell)
+    graph = build_graph(molecule, config.atomic_numbers, config.r_max)
+    vectors = graph.positions[graph.receivers] - graph.positions[graph.senders]
+    vectors = vectors + graph.cell_shifts @ graph.cell[0]
+    distances = torch.linalg.vector_norm(vectors, dim=1).numpy()
+    senders, receivers = graph.senders.numpy(), graph.receivers.numpy()
+    limits = _limits(archive)[graph.species[senders].numpy(), graph.species[receivers].numpy()]
+    problems = []
+    short = np.flatnonzero((distances < limits) & (senders <= receivers))
+    if short.size:
+        worst = short[np.argmin(distances[short] / limits[short])]
+        i, j = int(senders[worst]), int(receivers[worst])
+        problems.append(
+            f"{short.size} contacts shorter than any in the training set, such as "
+            f"{_named([i, j], numbers)} at {distances[worst]:.2f} Å (limit {limits[worst]:.2f} Å)"
+        )
+    alone = np.setdiff1d(np.arange(numbers.size), receivers).tolist()
+    if alone and numbers.size > 1:
+        problems.append(
+            f"no neighbor within the cutoff of {config.r_max:g} Å: {_named(alone, numbers)}"
+        )
+    return problems
+
+
+def _limits(archive: Archive) -> np.ndarray:
+    """(n_species, n_species) distances in Å below which the model was not trained."""
+    elements = archive.config.atomic_numbers
+    seen = archive.metadata.shortest_distances
+    limits = np.empty((len(elements), len(elements)))
+    for i, a in enumerate(elements):
+        for j, b in enumerate(elements):
+            known = seen.get("-".join(symbol(z) for z in sorted((a, b))))
+            radii = covalent_radius(a) + covalent_radius(b)
+            limits[i, j] = _SHORT * radii if known is None else _BELOW_SEEN * known
+    return limits
+
+
+def _molecules(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Atoms connected by bonds."""
+    root = list(range(n_atoms))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = root[i]
+        return i
+
+    for i, j in pairs:
+        root[find(i)] = find(j)
+    groups: dict[int, list[int]] = {}
+    for i in range(n_atoms):
+        groups.setdefault(find(i), []).append(i)
+    return list(groups.values())
+
+
+def _named(atoms: Sequence[int], atomic_numbers: Sequence[int] | np.ndarray) -> str:
+    names = [f"{symbol(int(atomic_numbers[i]))} {i}" for i in atoms[:_SHOWN]]
+    return ", ".join(names) + (f" and {len(atoms) - _SHOWN} more" if len(atoms) > _SHOWN else "")
