@@ -1,4 +1,6 @@
-"""Builds the engine: one library for each instruction set, without torch's headers.
+"""Builds the engine and the training kernels: one library of each for each instruction set.
+
+They need none of torch's headers.
 
 A machine without a C++20 compiler still installs: each library is optional, and the package falls
 back to plain torch and says so.
@@ -15,7 +17,10 @@ from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("mace_mm") / "kernels"
 CSRC = KERNELS / "csrc"
-SOURCES = ("engine", "evaluator", "neighbors", "torch_op")
+SOURCES = {
+    "engine": ("engine", "evaluator", "neighbors", "torch_op"),
+    "training": ("training",),
+}
 COMMON = [
     "-std=c++20",
     "-O3",
@@ -69,8 +74,8 @@ class BuildEngine(build_ext):
         write_generated(folder)
         for ext in self.extensions:
             # Each library compiles the same files with its own flags, under names of its own.
-            name = ext.name.rpartition("_")[2]
-            for source in SOURCES:
+            library, _, name = ext.name.rpartition("._")[2].rpartition("_")
+            for source in SOURCES[library]:
                 stub = folder / f"{source}_{name}.cpp"
                 stub.write_text(f'#include "{source}.cpp"\n')
                 ext.sources.append(str(stub))
@@ -81,7 +86,7 @@ class BuildEngine(build_ext):
 setup(
     ext_modules=[
         Extension(
-            f"mace_mm.kernels._engine_{name}",
+            f"mace_mm.kernels._{library}_{name}",
             [],
             language="c++",
             include_dirs=[str(CSRC)],
@@ -91,6 +96,7 @@ setup(
             extra_link_args=["-pthread", "-ldl"],
             optional=True,
         )
+        for library in SOURCES
         for name in instruction_sets()
     ],
     cmdclass={"build_ext": BuildEngine},

@@ -87,7 +87,7 @@ def settings(folder: Path, **changes: object) -> dict:
         },
         "atomic_energies": dict(ATOMIC_ENERGIES),
         "model": {
-            "channels": 4,
+            "channels": 16,  # the smallest that the compiled kernels take
             "l_max": 1,
             "correlation": [2, 2],
             "radial_mlp": [8],

@@ -20,6 +20,7 @@ from mace_mm.training.checkpoint import (
 )
 from mace_mm.training.config import StageConfig, TrainingConfig
 from mace_mm.training.fabric import Fabric
+from mace_mm.training.fast_potential import fast_potential
 from mace_mm.training.frames import TrainBatch, WeightedFrames, make_train_loader
 from mace_mm.training.loss import Loss, count_labels
 from mace_mm.training.metrics import Errors, ErrorSums
@@ -64,6 +65,8 @@ class TrainingLoop:
             check_same_run(checkpoint, config, self.folder)
             potential = restore_potential(config, checkpoint)
         self.potential = potential.to(fabric.device)
+        # Reads the weights of the potential, which stays what is saved.
+        self.predict = fast_potential(self.potential) or self.potential
         self.parameters = list(self.potential.parameters())
         self.progress = Progress()
         self.optimizer = make_optimizer(
@@ -114,7 +117,7 @@ class TrainingLoop:
         """One optimizer step; returns the sums of the whole step over all processes."""
         counts = self._sum(count_labels(item))
         self.optimizer.zero_grad(set_to_none=True)
-        prediction = self.potential(item.batch.graph, item.batch.head)
+        prediction = self.predict(item.batch.graph, item.batch.head)
         terms = loss.terms(prediction, item)
         value = loss.total(terms, counts)
         value.backward()
@@ -195,7 +198,7 @@ class TrainingLoop:
         sums = ErrorSums()
         self.potential.eval()
         for item in self._batches(self.validation_loader):
-            prediction = self.potential(item.batch.graph, item.batch.head)
+            prediction = self.predict(item.batch.graph, item.batch.head)
             sums.add(ErrorSums.of(prediction, item, loss.terms(prediction, item)))
         return ErrorSums(self._sum(sums.values)).errors(loss)
 
