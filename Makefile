@@ -3,6 +3,7 @@
 #
 #   make demo [SMILES=... STEPS=...]  run molecular dynamics of a ligand with the bundled model
 #   make test               lint, then the tests in both environments
+#   make benchmark          energy and forces of three layouts beside mace-torch and Symmetrix-XL
 #   make lint | test-plain | test-main | test-slow | clean
 #   PYTHON=/path/to/python3.12 chooses the interpreter
 
@@ -20,6 +21,9 @@ STEPS ?= 2000
 DEMO_FOLDER ?= demo
 VENV := .venv
 PLAIN := .venv-plain
+PEERS := .venv-peers
+LAYOUTS ?= small medium large
+SIZES ?= 27 192
 BIN := $(VENV)/bin
 PIP_FLAGS := --disable-pip-version-check -qq --progress-bar off
 BUILD_INPUTS := pyproject.toml $(wildcard setup.py)
@@ -33,7 +37,7 @@ PLAIN_EXTRAS := test
 
 .PHONY: help
 help:
-	@sed -n '4,7s/^# *//p' Makefile
+	@sed -n '4,8s/^# *//p' Makefile
 
 # $(1) environment folder, $(2) requirements that decide about the installed torch
 define create_environment
@@ -103,6 +107,21 @@ test-slow: venv
 .PHONY: test
 test: lint test-plain test-main
 
+# The peers and their own torch live in an environment of their own; ten minutes or so.
+$(PEERS)/.installed: scripts/find_python.sh
+	$(call create_environment,$(PEERS),$(PLAIN_TORCH))
+	$(PEERS)/bin/python -m pip install $(PIP_FLAGS) mace-torch==0.3.16 symmetrix-xl==0.1.1
+	@touch $@
+
+.PHONY: benchmark
+benchmark: $(VENV)/.runnable $(PEERS)/.installed
+	$(PEERS)/bin/python benchmarks/peer_models.py $(PEERS)/models
+	for layout in $(LAYOUTS); do \
+		$(BIN)/mace-mm benchmark $(PEERS)/models/$$layout.model $(SIZES:%=-n %) -o benchmark/$$layout \
+			--peer 'mace-torch=$(PEERS)/bin/python benchmarks/peer_mace_torch.py' \
+			--peer 'symmetrix-xl=$(PEERS)/bin/python benchmarks/peer_symmetrix_xl.py'; \
+	done
+
 .PHONY: clean
 clean:
-	rm -rf $(VENV) $(PLAIN) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PLAIN) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 
 from mace_mm import __version__
 from mace_mm.cli.active import active
+from mace_mm.cli.benchmark import benchmark
 from mace_mm.cli.binding import binding
 from mace_mm.cli.compile import compile_
 from mace_mm.cli.correct import correct
@@ -71,6 +72,7 @@ def _root(
 
 
 app.command("import")(import_model)
+app.command()(benchmark)
 app.command()(info)
 app.command()(simulate)
 app.command()(evaluate)
