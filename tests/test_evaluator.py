@@ -11,6 +11,7 @@ from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import BackendError, GeometryError
 from mace_mm.kernels import ops
 from mace_mm.simulation import engine_check
+from mace_mm.simulation.benchmark import make_system
 from mace_mm.simulation.engines import NativeEvaluator, ReferenceEvaluator
 from mace_mm.simulation.evaluator import build_evaluator
 
@@ -117,3 +118,20 @@ def test_what_both_engines_refuse(engine):
     assert torch.isfinite(evaluator(x, torch.zeros(3, 3).double(), open_).energy).all()
     with pytest.raises(BackendError, match="skin must be a length"):
         build_evaluator(open_model(), numbers, skin=-1.0)
+
+
+@needs_engine
+@pytest.mark.parametrize("n_atoms", [27, 192])
+@pytest.mark.parametrize("precision, tolerance", [("single", 5e-6), ("double", 1e-10)])
+def test_trained_weights_keep_the_precision_that_is_promised(n_atoms, precision, tolerance):
+    system = make_system(n_atoms)
+    box = torch.tensor(system.cell) if system.cell.any() else torch.zeros(0).double()
+    archive, numbers = open_model(), system.numbers.tolist()
+    exact = build_evaluator(archive, numbers, precision="double", engine="reference")
+    native = build_evaluator(archive, numbers, precision=precision, engine="native")
+    # Frame 0 has small forces, where rounding shows most.
+    for frame in torch.tensor(system.frames[[0, 7]]):
+        (energy, forces) = native.in_units(frame, box, 1.0, 1.0)
+        (wanted_energy, wanted) = exact.in_units(frame, box, 1.0, 1.0)
+        assert float((forces - wanted).abs().max() / wanted.abs().max()) < tolerance
+        assert float((energy[1] - wanted_energy[1]).abs() / n_atoms) < 0.2 * tolerance

@@ -105,7 +105,7 @@ class _Folder:
         errors, n_bins = self.splines()
         width = -(-config.readout_mlp // BLOCK) * BLOCK
         sizes = [len(self.species), config.channels, config.l_max, config.n_layers, n_bins]
-        sizes += [2 if self.precision == "single" else 3, width, int(config.pair_repulsion)]
+        sizes += [3, width, int(config.pair_repulsion)]
         self.put("config", torch.tensor(sizes))
         self.put("real_type", torch.tensor([0 if self.precision == "single" else 1]))
         self.put("r_max", torch.tensor([config.r_max], dtype=torch.float64))
@@ -130,7 +130,8 @@ class _Folder:
         tables, pairs, errors = radial_splines(self.network, self.species, self.precision)
         self.put("pair_table", pairs)
         for i, table in enumerate(tables):
-            self.put_real(f"radial.{i}", table)
+            # Rounded values would leave the slopes less exact than the arithmetic is.
+            self.put(f"radial.{i}", table)
         return errors, tables[0].size(1) - 1
 
     def layer(self, i: int) -> None:

@@ -22,7 +22,7 @@ import torch
 from mace_mm.errors import ArchiveError
 
 MAGIC = b"MACEMMEF"
-VERSION = 1
+VERSION = 2
 BLOCK = 16  # channels are stored in blocks of this many
 _HEADER_BYTES = 64
 _SECTION_BYTES = 128

@@ -191,13 +191,11 @@ def _radial(
     near, far = table[pair, knot].unbind(-2), table[pair, knot + 1].unbind(-2)
     s = 1 - t
     step = far[0] - near[0]
-    if len(near) == 2:
-        value = near[0] + t * t * (3 - 2 * t) * step + t * s * s * near[1] - t * t * s * far[1]
-    else:
-        value = near[0] + t**3 * (10 - 15 * t + 6 * t * t) * step
-        value = value + t * s**3 * (1 + 3 * t) * near[1] - t**3 * s * (4 - 3 * t) * far[1]
-        value = value + 0.5 * t**2 * s**3 * near[2] + 0.5 * t**3 * s**2 * far[2]
-    return value.transpose(1, 2).flatten(2)  # (n_edges, blocks, paths, 16)
+    value = near[0] + t**3 * (10 - 15 * t + 6 * t * t) * step
+    value = value + t * s**3 * (1 + 3 * t) * near[1] - t**3 * s * (4 - 3 * t) * far[1]
+    value = value + 0.5 * t**2 * s**3 * near[2] + 0.5 * t**3 * s**2 * far[2]
+    value = value.transpose(1, 2).flatten(2)  # from (n_edges, blocks, paths, 16)
+    return value.to(form["up_bias.0"].dtype)
 
 
 def _messages(

@@ -10,8 +10,6 @@
 
 namespace mm {
 
-template <class T> constexpr int KNOT_VALUES = sizeof(T) == 4 ? 2 : 3;
-
 // Where a path finds its data.
 struct PathRun {
   int radial;       // index among the layer's paths, selects the spline
@@ -22,7 +20,7 @@ struct PathRun {
 
 struct RadialLayout {
   int n_paths;
-  int64_t knot;  // numbers from one knot to the next
+  int64_t bin;  // numbers from one bin to the next
 };
 
 template <class F, int... I> static inline void unroll(Ints<I...>, F&& f) {
@@ -39,24 +37,22 @@ template <int OUT_, bool DIAGONAL_> struct Path {
   static constexpr bool DIAGONAL = DIAGONAL_;
 };
 
-template <class T> struct Knots {
-  Vec<T> f, d[2 * (KNOT_VALUES<T> - 1) + 1];
-  MM_INLINE inline Knots(const T* p, const T* q) {
-    f = load(p);
-    d[0] = load(q) - f;
-    for (int i = 1; i < KNOT_VALUES<T>; i++) {
-      d[2 * i - 1] = load(p + i * BLOCK);
-      d[2 * i] = load(q + i * BLOCK);
-    }
+// One bin's polynomials in t, for a block of channels. The slope has coefficients of its own size:
+// a difference of two rounded values, divided by the spacing, would not be as exact.
+template <class T> struct Spline {
+  Vec<T> c[COEFFICIENTS];
+  MM_INLINE inline explicit Spline(const T* p) {
+    for (int i = 0; i < COEFFICIENTS; i++) c[i] = load(p + i * BLOCK);
   }
   MM_INLINE inline Vec<T> value(const EdgeBatch<T>& b, int e) const {
-    Vec<T> v = f;
-    for (int i = 0; i < 2 * KNOT_VALUES<T> - 1; i++) v += d[i] * b.weights[0][i][e];
+    const T t = b.fraction[e];
+    Vec<T> v = c[COEFFICIENTS - 1];
+    for (int i = COEFFICIENTS - 2; i >= 0; i--) v = v * t + c[i];
     return v;
   }
   MM_INLINE inline Vec<T> derivative(const EdgeBatch<T>& b, int e) const {
-    Vec<T> v = d[0] * b.weights[1][0][e];
-    for (int i = 1; i < 2 * KNOT_VALUES<T> - 1; i++) v += d[i] * b.weights[1][i][e];
+    Vec<T> v = c[1] * b.slope[0][e];
+    for (int i = 2; i < COEFFICIENTS; i++) v += c[i] * b.slope[i - 1][e];
     return v;
   }
 };
@@ -82,7 +78,7 @@ template <class T, int IN, class... P> struct PathGroup {
                       int feature, int channels, T* phi, bool first) {
     for (int c = 0; c < channels; c += LANES<T>) {
       const int64_t place =
-          (int64_t(c / BLOCK) * layout.n_paths) * KNOT_VALUES<T> * BLOCK + c % BLOCK;
+          (int64_t(c / BLOCK) * layout.n_paths) * COEFFICIENTS * BLOCK + c % BLOCK;
       V acc[outputs(N)];
       MM_UNROLL(N, p, {
         for (int k = 0; k < OUT[p]; k++)
@@ -94,8 +90,8 @@ template <class T, int IN, class... P> struct PathGroup {
         for (int m = 0; m < IN; m++) h[m] = load(b.features[e] + (feature + m) * channels + c);
         const T* row = b.rows[e] + place;
         MM_UNROLL(N, p, {
-          const T* knot = row + runs[p].radial * (KNOT_VALUES<T> * BLOCK);
-          const V r = Knots<T>(knot, knot + layout.knot).value(b, e);
+          const T* bin = row + runs[p].radial * (COEFFICIENTS * BLOCK);
+          const V r = Spline<T>(bin).value(b, e);
           const T(*m_row)[EDGES] = b.coefficient + runs[p].coefficient;
           MM_UNROLL(IN, m, {
             const V v = r * h[m];
@@ -126,16 +122,16 @@ template <class T, int IN, class... P> struct PathGroup {
       for (int i = 0; i < padded; i++) s[i] = V{};
       for (int c = 0; c < channels; c += LANES<T>) {
         const T* row = b.rows[e] + c % BLOCK +
-                       (int64_t(c / BLOCK) * layout.n_paths) * KNOT_VALUES<T> * BLOCK;
+                       (int64_t(c / BLOCK) * layout.n_paths) * COEFFICIENTS * BLOCK;
         V h[IN], dh[IN];
         for (int m = 0; m < IN; m++) {
           h[m] = load(b.features[e] + (feature + m) * channels + c);
           if constexpr (GRADIENT) dh[m] = load(b.gradients[e] + (feature + m) * channels + c);
         }
         MM_UNROLL(N, p, {
-          const T* knot = row + runs[p].radial * (KNOT_VALUES<T> * BLOCK);
-          const Knots<T> knots(knot, knot + layout.knot);
-          const V r = knots.value(b, e);
+          const T* bin = row + runs[p].radial * (COEFFICIENTS * BLOCK);
+          const Spline<T> spline(bin);
+          const V r = spline.value(b, e);
           const T(*m_row)[EDGES] = b.coefficient + runs[p].coefficient;
           const T* a = dphi + int64_t(runs[p].out) * channels + c;
           const int stride = runs[p].out_stride * channels;
@@ -155,7 +151,7 @@ template <class T, int IN, class... P> struct PathGroup {
             if constexpr (GRADIENT) dh[m] += r * g;
             along += h[m] * g;
           });
-          s[n_sums - 1] += along * knots.derivative(b, e);
+          s[n_sums - 1] += along * spline.derivative(b, e);
         });
         if constexpr (GRADIENT)
           for (int m = 0; m < IN; m++)

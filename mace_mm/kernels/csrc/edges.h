@@ -5,6 +5,7 @@
 namespace mm {
 
 constexpr int EDGES = 64;            // edges in a batch
+constexpr int COEFFICIENTS = 6;      // of a bin's quintic polynomial
 constexpr int MAX_HARMONICS = 16;    // l_max 3
 constexpr int MAX_COEFFICIENTS = 224;  // harmonics and, after them, the couplings of the paths
 
@@ -16,11 +17,11 @@ struct CouplingEntry {
 
 template <class T> struct EdgeBatch {
   int n;
-  const T* rows[EDGES];      // the spline's knot on the near side of the distance
+  const T* rows[EDGES];      // the spline's bin that holds the distance
   const T* features[EDGES];  // the sender's features
   T* gradients[EDGES];       // where the sender's gradient is collected
-  // Hermite weights of value [0] and derivative [1]; see spline_weights.
-  alignas(64) T weights[2][5][EDGES];
+  alignas(64) T fraction[EDGES];  // place between two knots
+  alignas(64) T slope[COEFFICIENTS - 1][EDGES];  // weights of the derivative; see spline_weights
   alignas(64) T unit[3][EDGES];
   alignas(64) T inverse_distance[EDGES];
   alignas(64) T coefficient[MAX_COEFFICIENTS][EDGES];  // Y, then the couplings M
@@ -29,33 +30,13 @@ template <class T> struct EdgeBatch {
   alignas(64) T gradient[3][EDGES];                    // dE/d(edge vector)
 };
 
-// Hermite interpolation between knots, t in [0, 1), h the spacing. Cubic (values 2: f, h f') or
-// quintic (values 3: f, h f', h^2 f''), written so that the difference of the values is
-// weighted, not each of them: R = f0 + w0 (f1 - f0) + w1 d0 + w2 d1 (+ w3 c0 + w4 c1).
+// Powers of the place t in [0, 1) within a bin, s bins to the Å; see Spline.
 template <class T>
-static inline void spline_weights(EdgeBatch<T>& b, int values, const T* t, T inverse_spacing) {
+static inline void spline_weights(EdgeBatch<T>& b, const T* t, T s) {
   for (int e = 0; e < EDGES; e++) {
-    const T x = t[e], x2 = x * x, y = 1 - x, s = inverse_spacing;
-    if (values == 2) {
-      b.weights[0][0][e] = x2 * (3 - 2 * x);
-      b.weights[0][1][e] = x * y * y;
-      b.weights[0][2][e] = -x2 * y;
-      b.weights[1][0][e] = s * 6 * x * y;
-      b.weights[1][1][e] = s * y * (1 - 3 * x);
-      b.weights[1][2][e] = s * x * (3 * x - 2);
-    } else {
-      const T x3 = x2 * x, y2 = y * y;
-      b.weights[0][0][e] = x3 * (10 - 15 * x + 6 * x2);
-      b.weights[0][1][e] = x * y2 * y * (1 + 3 * x);
-      b.weights[0][2][e] = -x3 * y * (4 - 3 * x);
-      b.weights[0][3][e] = T(0.5) * x2 * y2 * y;
-      b.weights[0][4][e] = T(0.5) * x3 * y2;
-      b.weights[1][0][e] = s * 30 * x2 * y2;
-      b.weights[1][1][e] = s * y2 * (1 + 2 * x - 15 * x2);
-      b.weights[1][2][e] = s * x2 * (28 * x - 12 - 15 * x2);
-      b.weights[1][3][e] = s * T(0.5) * x * y2 * (2 - 5 * x);
-      b.weights[1][4][e] = s * T(0.5) * x2 * y * (3 - 5 * x);
-    }
+    b.fraction[e] = t[e];
+    T power = s;
+    for (int i = 0; i + 1 < COEFFICIENTS; i++, power *= t[e]) b.slope[i][e] = T(i + 1) * power;
   }
 }
 

@@ -92,7 +92,7 @@ template <class T> void Evaluation<T>::reserve(int n, int n_threads) {
     const size_t pairs = chunk.sender.size();
     ActiveEdges<T>& e = state.edges;
     e.first.resize(chunk.end - chunk.begin + 1);
-    for (auto* v : {&e.sender, &e.slot, &e.knot}) v->resize(pairs);
+    for (auto* v : {&e.sender, &e.slot, &e.bin}) v->resize(pairs);
     for (auto* v : {&e.fraction, &e.x, &e.y, &e.z, &e.inverse}) v->resize(pairs);
     state.slot_forces.resize(3 * chunk.senders.size());
     for (int parity = 0; parity < 2; parity++)
@@ -148,11 +148,11 @@ template <class T> void Evaluation<T>::select_edges(int c) {
         state.coincident[0] = i, state.coincident[1] = j, state.closest = d;
         continue;
       }
-      const int knot = std::min(int(u), model_.n_bins - 1);
+      const int bin = std::min(int(u), model_.n_bins - 1);
       const int64_t table = model_.pair_table[kind * model_.n_species + list_.species[j]];
       e.sender[n] = j, e.slot[n] = chunk.slot[p];
-      e.knot[n] = int(table) * (model_.n_bins + 1) + knot;
-      e.fraction[n] = T(u - knot), e.inverse[n] = T(q);
+      e.bin[n] = int(table) * model_.n_bins + bin;
+      e.fraction[n] = T(u - bin), e.inverse[n] = T(q);
       e.x[n] = T(v[0] * q), e.y[n] = T(v[1] * q), e.z[n] = T(v[2] * q);
       if (model_.repulsion.present) repel(c, i, kind, v, d, n);
       n++;

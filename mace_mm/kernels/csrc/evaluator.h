@@ -39,7 +39,7 @@ class Evaluator {
 
 // Pairs of a chunk that are inside the cutoff at this step, compacted.
 template <class T> struct ActiveEdges {
-  std::vector<int> first, sender, slot, knot;
+  std::vector<int> first, sender, slot, bin;
   std::vector<T> fraction, x, y, z, inverse;  // unit vector and 1 / distance
 };
 

@@ -27,8 +27,8 @@ class Form {
       throw Error("the model is not an evaluation form");
     int64_t head[3];
     std::memcpy(head, base_ + 8, sizeof head);
-    if (head[0] != 1)
-      throw Error("evaluation form of version " + std::to_string(head[0]) + ", wanted 1");
+    if (head[0] != 2)
+      throw Error("evaluation form of version " + std::to_string(head[0]) + ", wanted 2");
     if (head[1] != bytes) throw Error("damaged evaluation form: its size is not what it says");
     count_ = head[2];
     if (count_ < 0 || count_ > (bytes - 64) / 128) throw Error("damaged evaluation form");

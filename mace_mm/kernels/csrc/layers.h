@@ -36,11 +36,10 @@ int Evaluation<T>::fill_batch(int i, int c, int row, int start, EdgeBatch<T>& b)
     t[k] = e.fraction[q];
     b.unit[0][k] = e.x[q], b.unit[1][k] = e.y[q], b.unit[2][k] = e.z[q];
     b.inverse_distance[k] = e.inverse[q];
-    b.rows[k] = layer.radial + e.knot[q] * layer.layout.knot;
+    b.rows[k] = layer.radial.get() + e.bin[q] * layer.layout.bin;
     b.features[k] = sender_features(i, e.sender[q]);
   }
-  // A table has one knot more than bins: the knot index counts both.
-  spline_weights(b, KNOT_VALUES<T>, t, T(model_.n_bins / model_.r_max));
+  spline_weights(b, t, T(model_.n_bins / model_.r_max));
   harmonics(b, model_.l_max);
   couple(b, layer.couplings.data(), int(layer.couplings.size()), layer.n_couplings);
   return n;

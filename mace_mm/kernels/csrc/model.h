@@ -1,5 +1,7 @@
 // The network in the evaluation form, as pointers and the kernels chosen for its layout.
 #pragma once
+#include <cstdlib>
+#include <memory>
 #include <vector>
 
 #include "contraction.h"
@@ -27,8 +29,7 @@ template <class T> struct Layer {
   int hidden_in, hidden_out, correlation;
   int n_paths, phi_rows, n_couplings;
   RadialLayout layout;
-  const T* radial;
-  int64_t radial_table;  // numbers from one element pair's table to the next
+  std::shared_ptr<T[]> radial;  // (tables, bins, blocks, paths, coefficients, 16)
   std::vector<KernelCall<T>> calls;
   std::vector<CouplingEntry> couplings;
   int paths_of[4], phi_row[4];  // by l_out
@@ -68,6 +69,7 @@ template <class T> struct Model {
   void read(const Form& form);
   void read_layer(const Form& form, int i);
   void read_paths(const Form& form, int i);
+  void read_splines(const Form& form, int i);
   Matrix<T> matrix(const Form& form, const std::string& name, int64_t size) {
     const int64_t n = form.rows(name);
     if (n != 1 && n != n_species) throw Error("unexpected number of matrices in " + name);
@@ -79,7 +81,7 @@ template <class T> void Model<T>::read(const Form& form) {
   const int64_t* c = form.integers("config", 8);
   n_species = int(c[0]), channels = int(c[1]), l_max = int(c[2]), n_layers = int(c[3]);
   n_bins = int(c[4]), readout_width = int(c[6]);
-  if (c[5] != KNOT_VALUES<T>) throw Error("unexpected order of the splines");
+  if (c[5] != COEFFICIENTS / 2) throw Error("unexpected order of the splines");
   if (channels < BLOCK || channels % BLOCK)
     throw Error("the engine needs a multiple of 16 channels, got " + std::to_string(channels));
   if (l_max < 1 || l_max > 3) throw Error("the engine needs l_max 1 to 3");
@@ -137,18 +139,45 @@ template <class T> void Model<T>::read_layer(const Form& form, int i) {
   layer.linear_readout = form.reals<T>("linear_readout" + tag, n_species * C);
 }
 
+// From values, slopes and curvatures at the knots (in units of the spacing) to the polynomial of
+// each bin.
+template <class T> void Model<T>::read_splines(const Form& form, int i) {
+  constexpr int N = COEFFICIENTS, GIVEN = N / 2;
+  Layer<T>& layer = layers[i];
+  const std::string name = "radial." + std::to_string(i);
+  const int64_t blocks = int64_t(channels / BLOCK) * layer.n_paths, tables = form.rows(name);
+  const int64_t knot = blocks * GIVEN * BLOCK, bin = blocks * N * BLOCK;
+  const double* given = form.reals<double>(name, tables * (n_bins + 1) * knot);
+  for (int p = 0; p < n_species * n_species; p++)
+    if (pair_table[p] < 0 || pair_table[p] >= tables)
+      throw Error("damaged evaluation form: a spline table that is not there");
+  layer.layout = {layer.n_paths, bin};
+  void* memory = std::aligned_alloc(64, size_t(tables * n_bins * bin) * sizeof(T));
+  if (!memory) throw Error("not enough memory for the splines");
+  layer.radial = std::shared_ptr<T[]>(static_cast<T*>(memory), std::free);
+  for (int64_t k = 0; k < tables * n_bins; k++) {
+    const double* from = given + (k + k / n_bins) * knot;
+    T* to = layer.radial.get() + k * bin;
+    for (int64_t b = 0; b < blocks; b++)
+      for (int lane = 0; lane < BLOCK; lane++) {
+        const double* x = from + b * GIVEN * BLOCK + lane;
+        const double* y = x + knot;
+        const double f = x[0], step = y[0] - f, d = x[BLOCK], e = y[BLOCK];
+        const double g = x[2 * BLOCK], h = y[2 * BLOCK];
+        const double c[N] = {f, d, 0.5 * g, 10 * step - 6 * d - 4 * e - 1.5 * g + 0.5 * h,
+                             -15 * step + 8 * d + 7 * e + 1.5 * g - h,
+                             6 * step - 3 * (d + e) - 0.5 * (g - h)};
+        for (int m = 0; m < N; m++) to[(b * N + m) * BLOCK + lane] = T(c[m]);
+      }
+  }
+}
+
 template <class T> void Model<T>::read_paths(const Form& form, int i) {
   Layer<T>& layer = layers[i];
   const std::string tag = "." + std::to_string(i);
   layer.n_paths = int(form.rows("paths" + tag));
   const int64_t* paths = form.integers("paths" + tag, layer.n_paths * 3);
-  const int64_t knot = int64_t(channels) * layer.n_paths * KNOT_VALUES<T>;
-  layer.layout = {layer.n_paths, knot};
-  layer.radial_table = knot * (n_bins + 1);
-  layer.radial = form.reals<T>("radial" + tag, form.rows("radial" + tag) * layer.radial_table);
-  for (int p = 0; p < n_species * n_species; p++)
-    if (pair_table[p] < 0 || pair_table[p] >= form.rows("radial" + tag))
-      throw Error("damaged evaluation form: a spline table that is not there");
+  read_splines(form, i);
   std::vector<int> place(layer.n_paths);
   for (int l = 0; l < 4; l++) layer.paths_of[l] = 0;
   for (int p = 0; p < layer.n_paths; p++) {
