@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import ase
+import ase.db
 import numpy as np
 import pytest
 import torch
@@ -228,6 +230,35 @@ def test_a_committee_has_different_members(tmp_path) -> None:
     assert not torch.equal(*weights)
 
 
+def test_ase_databases_are_opened_with_labels_of_any_name(tmp_path) -> None:
+    made = make_frames(12)
+    with ase.db.connect(str(tmp_path / "frames.db")) as database:
+        for frame in made:
+            molecule = frame.molecule
+            database.write(
+                ase.Atoms(molecule.atomic_numbers, molecule.positions),
+                dft_energy=frame.energy,
+                data={"dft_forces": frame.forces},
+            )
+    files = {
+        "path": str(tmp_path / "frames.db"),
+        "head": "own",
+        "energy_key": "dft_energy",
+        "forces_key": "dft_forces",
+    }
+    values = settings(tmp_path)
+    values["data"] = {"train": [files], "split_by": "frame"}
+    frames = prepare_frames(parse_config(values))
+    found = [*map(frames.train.source.__getitem__, range(len(frames.train.source)))]
+    found += [*map(frames.validation.source.__getitem__, range(len(frames.validation.source)))]
+    assert {f.head for f in found} == {"own"}
+    found.sort(key=lambda frame: frame.energy)
+    made.sort(key=lambda frame: frame.energy)
+    for got, wanted in zip(found, made, strict=True):
+        assert got.energy == wanted.energy
+        np.testing.assert_array_equal(got.forces, wanted.forces)
+
+
 def nan_label(folder: Path) -> dict:
     path = write_frames(folder / "nan.xyz", 6)
     lines = path.read_text().splitlines()
@@ -251,7 +282,12 @@ def nan_label(folder: Path) -> dict:
         ),
         (
             lambda f: {"data": {"train": [{"path": str(f / "frames.dat")}]}},
-            "expected .xyz",
+            "must end in .hdf5",
+            ConfigError,
+        ),
+        (
+            lambda f: {"data": {"train": [{"path": "a.h5", "stress_key": "stress"}]}},
+            "unknown keys stress",
             ConfigError,
         ),
         (

@@ -13,10 +13,12 @@ class FilesConfig(_Section):
     """One file of frames.
 
     Attributes:
-        path: `.xyz` or `.extxyz` (extended XYZ) or `.h5` or `.hdf5` (SPICE layout).
+        path: `.xyz` or `.extxyz` (extended XYZ), `.h5` or `.hdf5` (SPICE layout), `.db` or `.json`
+            (ASE database).
         head: the readout that learns these frames.
         weight: factor on every frame's loss.
-        energy_key, forces_key, stress_key: names of the labels in an extended XYZ file.
+        energy_key, forces_key, stress_key: names of the labels in the file, if not those of its
+            format; in SPICE's layout forces_key is the gradient.
         subsets: keep only these subsets; all if not given.
         max_frames: a random selection of this many; all if not given.
     """

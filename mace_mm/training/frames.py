@@ -10,13 +10,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mace_mm.data.dataset import Batch, BucketSampler, GraphDataset, collate_batches
-from mace_mm.data.extxyz import ExtxyzFile
-from mace_mm.data.extxyz_format import ExtxyzKeys
 from mace_mm.data.frames import ConcatFrames, SubsetFrames
 from mace_mm.data.labels import FrameSource, frame_sizes
-from mace_mm.data.spice import SpiceFile, SpiceKeys
+from mace_mm.data.sources import open_source
 from mace_mm.data.split import split_by_molecule
-from mace_mm.errors import ConfigError, DataError
+from mace_mm.errors import DataError
 from mace_mm.training.config import DataConfig, FilesConfig
 
 _LOG = logging.getLogger(__name__)
@@ -51,25 +49,20 @@ def open_file(config: FilesConfig, seed: int) -> FrameSource:
 
     Raises:
         DataError: missing or damaged, or no frame of the wanted subsets.
-        ConfigError: a file type that is not known.
+        ConfigError: a file type that is not known, or a label that it does not have.
     """
     path = Path(config.path)
-    source: FrameSource
-    if path.suffix in (".xyz", ".extxyz"):
-        defaults = ExtxyzKeys()
-        source = ExtxyzFile(
-            path,
-            ExtxyzKeys(
-                energy=config.energy_key or defaults.energy,
-                forces=config.forces_key or defaults.forces,
-                stress=config.stress_key,
-                head=config.head,
-            ),
-        )
-    elif path.suffix in (".h5", ".hdf5"):
-        source = SpiceFile(path, SpiceKeys(head=config.head, skip_unlabelled=True))
-    else:
-        raise ConfigError(f"{path}: expected .xyz, .extxyz, .h5 or .hdf5, got {path.suffix!r}")
+    is_spice = path.suffix in (".h5", ".hdf5")
+    keys: dict[str, object] = {"head": config.head}
+    if is_spice:
+        keys["skip_unlabelled"] = True
+    names = ("energy", "gradient" if is_spice else "forces", "stress")
+    for name, key in zip(
+        names, (config.energy_key, config.forces_key, config.stress_key), strict=True
+    ):
+        if key is not None:
+            keys[name] = key
+    source = open_source(path, keys)
     chosen = np.arange(len(source))
     if config.subsets is not None:
         subset = np.array([entry.subset for entry in source.entries])[source.entry_of_frame]
