@@ -20,6 +20,7 @@ from mace_mm.cli.train import _base
 from mace_mm.data.extxyz import write_extxyz
 from mace_mm.deploy.archive import load_archive
 from mace_mm.errors import CheckpointError, ConfigError, DataError, MaceMMError
+from mace_mm.graph.batching import build_graph
 from mace_mm.training.checkpoint import (
     FORMAT_VERSION,
     Checkpoint,
@@ -28,8 +29,9 @@ from mace_mm.training.checkpoint import (
     load_checkpoint,
 )
 from mace_mm.training.committee import member_configs
-from mace_mm.training.config_file import parse_config
+from mace_mm.training.config_file import parse_config, read_config
 from mace_mm.training.devices import make_fabric
+from mace_mm.training.fast_potential import fast_potential
 from mace_mm.training.loop import TrainingLoop
 from mace_mm.training.restore import check_equal, trained_potential
 from mace_mm.training.setup import build_potential, prepare_frames
@@ -257,6 +259,44 @@ def test_ase_databases_are_opened_with_labels_of_any_name(tmp_path) -> None:
     for got, wanted in zip(found, made, strict=True):
         assert got.energy == wanted.energy
         np.testing.assert_array_equal(got.forces, wanted.forces)
+
+
+def test_only_frames_of_wanted_elements(tmp_path, caplog) -> None:
+    values = settings(tmp_path)
+    values["data"]["train"][0]["elements"] = ["H", "O", "N"]
+    with caplog.at_level("INFO", logger="mace_mm"):
+        frames = prepare_frames(parse_config(values))
+    assert len(frames.train.source) + len(frames.validation.source) == 16
+    assert {e.subset for e in frames.train.source.entries} == {"water", "ammonia"}
+    assert "8 of 24 frames" in caplog.text
+
+
+RECIPES = Path(__file__).parents[1] / "examples" / "train"
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_spice_recipes_on_a_slice(size: str, shared_dir: Path, tmp_path: Path) -> None:
+    """The network and the data of the recipe, and one step of it; small batches, few frames."""
+    config = read_config(
+        RECIPES / f"spice_{size}.yaml", ["data.n_workers=0", f"output={tmp_path / 'run'}"]
+    ).model_dump(mode="json")
+    folder = shared_dir / "data"
+    files = [folder / "spice" / "SPICE-1.1.4_n2.hdf5"]
+    files += sorted((folder / "spice-labelled").glob("*_train.xyz"))
+    config["data"]["train"] = [{**config["data"]["train"][0], "path": str(f)} for f in files]
+    # Isolated ions of the slice have other elements.
+    frames = prepare_frames(parse_config(config))
+    assert 300 < len(frames.train.source) < 400
+    potential = build_potential(parse_config(config), frames)
+    sizes = {"small": (96, 0), "medium": (128, 1), "large": (192, 2)}
+    network = potential.network.config
+    assert (network.channels, network.hidden_l_max) == sizes[size]
+    assert network.atomic_numbers == (1, 6, 7, 8, 9, 15, 16, 17, 35)  # no iodine in the slice
+    frame = frames.train.source[0].molecule
+    graph = build_graph(frame, network.atomic_numbers, network.r_max, torch.float32)
+    predict = fast_potential(potential) or potential
+    predict(graph).forces.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in potential.parameters() if p.grad is not None)
 
 
 def nan_label(folder: Path) -> dict:

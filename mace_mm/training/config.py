@@ -20,6 +20,7 @@ class FilesConfig(_Section):
         energy_key, forces_key, stress_key: names of the labels in the file, if not those of its
             format; in SPICE's layout forces_key is the gradient.
         subsets: keep only these subsets; all if not given.
+        elements: keep only frames of these elements (symbols); all if not given.
         max_frames: a random selection of this many; all if not given.
     """
 
@@ -30,6 +31,7 @@ class FilesConfig(_Section):
     forces_key: str | None = None
     stress_key: str | None = None
     subsets: tuple[str, ...] | None = None
+    elements: tuple[str, ...] | None = None
     max_frames: int | None = Field(default=None, gt=0)
 
 

@@ -14,6 +14,7 @@ from mace_mm.data.frames import ConcatFrames, SubsetFrames
 from mace_mm.data.labels import FrameSource, frame_sizes
 from mace_mm.data.sources import open_source
 from mace_mm.data.split import split_by_molecule
+from mace_mm.elements import atomic_number
 from mace_mm.errors import DataError
 from mace_mm.training.config import DataConfig, FilesConfig
 
@@ -67,10 +68,22 @@ def open_file(config: FilesConfig, seed: int) -> FrameSource:
     if config.subsets is not None:
         subset = np.array([entry.subset for entry in source.entries])[source.entry_of_frame]
         chosen = chosen[np.isin(subset, config.subsets)]
+    if config.elements is not None:
+        wanted = [atomic_number(name) for name in config.elements]
+        known = np.array([np.isin(e.atomic_numbers, wanted).all() for e in source.entries])
+        kept = chosen[known[source.entry_of_frame[chosen]]]
+        if kept.size < chosen.size:
+            _LOG.info(
+                "%s: %d of %d frames hold elements that are not wanted and are left out",
+                path,
+                chosen.size - kept.size,
+                chosen.size,
+            )
+        chosen = kept
     if config.max_frames is not None and config.max_frames < chosen.size:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, config.max_frames, False))
     if chosen.size == 0:
-        raise DataError(f"{path}: no labelled frame of the wanted subsets")
+        raise DataError(f"{path}: no labelled frame of the wanted subsets and elements")
     return source if chosen.size == len(source) else SubsetFrames(source, chosen)
 
 
