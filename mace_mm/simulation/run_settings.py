@@ -24,8 +24,8 @@ class RunSettings:
         frame_interval: steps between two frames of the trajectory.
         checkpoint_interval: steps between two checkpoints.
         seed: of velocities and noise, 1 to 2**31 - 1.
-        platform: name of the OpenMM platform; None for OpenMM's own choice, or Reference where a GPU
-            is missing and the system is small.
+        platform: name of the OpenMM platform; None for OpenMM's own choice, or Reference where
+            there is no GPU and the system is small.
 
     Raises:
         ConfigError: a value out of its range; the intervals of frames and checkpoints are
