@@ -205,8 +205,8 @@ def convolution_backward(layout: ConvolutionLayout, with_features: bool) -> str:
     names = [(p, m) for p, path in enumerate(layout.paths) for m in range(2 * path[2] + 1)]
     lines = [
         "@triton.jit",
-        "def convolution_backward(first, source, knot, fraction, Y, dY, direction, h, radial, dout,",
-        "                         gradient, dh, C: tl.constexpr, BLOCK: tl.constexpr,",
+        "def convolution_backward(first, source, knot, fraction, Y, dY, direction, h, radial,",
+        "                         dout, gradient, dh, C: tl.constexpr, BLOCK: tl.constexpr,",
         "                         STRIDE: tl.constexpr):",
         "    i = tl.program_id(0).to(tl.int64)",
         "    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)",
