@@ -44,12 +44,15 @@ cell = torch.tensor([[4.0, 0.0, 0.0], [0.7, 3.8, 0.0], [-0.3, 0.5, 3.6]], dtype=
 engine = GpuEvaluator(form, species, device)
 reach = settings["r_max"] + 0.3
 edges = full_neighbor_list(positions, cell, torch.ones(3, dtype=torch.bool), reach)
-engine.set_edges(*(part.to(device) for part in edges))
+engine.set_edges(*(part.to(device) for part in edges), positions.to(device))
 for step in range(2):
     # The second step reuses the list with moved atoms and a changed cell.
     moved, box = positions + 0.05 * step * torch.sin(17 * positions), cell * (1 + 0.01 * step)
     want = evaluate(form, moved, species, box)
-    got = engine.evaluate(moved.to(device), box.to(device))
+    result = engine.evaluate(moved.to(device), box.to(device))
+    got, farthest = result.evaluated, float((moved - positions).norm(dim=1).max())
+    if not result.finite or abs(result.moved - farthest) > 1e-12:
+        sys.exit(f"finite {result.finite}, moved {result.moved}, should be {farthest}")
     for name in ("energies", "forces", "virial", "node_energies"):
         a, b = getattr(got, name).cpu(), getattr(want, name)
         scale = max(1.0, float(b.abs().max())) if name != "energies" else 1.0
@@ -59,7 +62,7 @@ for step in range(2):
         if not error < 5e-6:
             sys.exit(f"{name} off by {error:.1e} in step {step}")
 try:
-    engine.set_edges(*(part.to(device)[:-1] for part in edges))
+    engine.set_edges(*(part.to(device)[:-1] for part in edges), positions.to(device))
 except ValueError as problem:
     sys.exit(0 if "reverse" in str(problem) else f"another error: {problem}")
 sys.exit("an incomplete list was accepted")

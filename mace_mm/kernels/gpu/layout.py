@@ -7,12 +7,11 @@ import torch
 
 from mace_mm.errors import BackendError
 from mace_mm.kernels.evaluation_form import unpack
+from mace_mm.kernels.gpu.contraction_source import contraction_backward, contraction_forward
 from mace_mm.kernels.gpu.source import (
     HEADER,
     ConvolutionLayout,
     compiled,
-    contraction_backward,
-    contraction_forward,
     convolution_backward,
     convolution_forward,
 )
@@ -28,11 +27,13 @@ class MatrixTable:
         weights: flat float32.
         meta: (n_components, 6) int64, see `kernels.species_matmul`.
         width: largest number of columns.
+        step: numbers of the inner sum that are taken at once.
     """
 
     weights: torch.Tensor
     meta: torch.Tensor
     width: int
+    step: int
 
 
 @dataclass(kw_only=True)
@@ -75,6 +76,11 @@ class Tables:
     layers: list[LayerTables]
     arrays: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of channels, a program each."""
+        return self.channels // self.block
+
 
 def make_tables(form: torch.Tensor, device: torch.device) -> Tables:
     """Unpack an evaluation form for the GPU.
@@ -102,7 +108,7 @@ def make_tables(form: torch.Tensor, device: torch.device) -> Tables:
         n_bins=n_bins,
         r_max=float(host["r_max"][0]),
         width=width,
-        block=next(b for b in (64, 32, 16) if channels % b == 0),
+        block=32 if channels % 32 == 0 else 16,
         has_repulsion=bool(repulsion),
         n_species=n_species,
         layers=layers,
@@ -215,4 +221,5 @@ def matrix_table(
         weights=torch.cat(flat).contiguous(),
         meta=torch.tensor(meta, dtype=torch.int64),
         width=max(row[5] for row in meta),
+        step=32 if all(row[1] % 32 == 0 for row in meta) else 16,
     )

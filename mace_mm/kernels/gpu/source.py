@@ -1,4 +1,4 @@
-"""Writes the Triton kernels of one layout as straight-line code.
+"""Writes the Triton kernels of one layout as straight-line code; this file, the convolution.
 
 The convolution and the contraction of a layout are fixed lists of products. Written out, every
 accumulator is a register and nothing is looked up in the inner loop. The text is compiled from
@@ -6,12 +6,9 @@ memory; `linecache` shows it to Triton, which reads the source of its kernels.
 """
 
 import hashlib
-import itertools
 import linecache
 from dataclasses import dataclass
 from types import SimpleNamespace
-
-from mace_mm.kernels.contraction_code import Term, groups, terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +67,8 @@ def compiled(text: str) -> SimpleNamespace:
 
 # A while loop: Triton's interpreter cannot count over loaded bounds.
 _EDGE_LOOP = (
-    "    e = tl.load(first + i)",
-    "    end = tl.load(first + i + 1)",
+    "    e = tl.load(first + i) + tl.program_id(2)",
+    "    end = tl.load(last + i)",
     "    while e < end:",
 )
 HEADER = """import triton
@@ -139,15 +136,16 @@ def convolution_forward(layout: ConvolutionLayout) -> str:
     names = [(p, m) for p, path in enumerate(layout.paths) for m in range(2 * path[2] + 1)]
     lines = [
         "@triton.jit",
-        "def convolution_forward(first, source, knot, fraction, Y, h, radial, out,",
-        "                        C: tl.constexpr, BLOCK: tl.constexpr):",
+        "def convolution_forward(first, last, source, knot, fraction, Y, h, radial, out,",
+        "                        C: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr):",
         "    i = tl.program_id(0).to(tl.int64)",
         "    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)",
         *[f"    a{p}_{m} = tl.zeros([BLOCK], tl.float32)" for p, m in names],
         *_EDGE_LOOP,
         *[f"        {line}" for line in body],
-        "        e += 1",
-        f"    row = out + i * {layout.row} * C + c",
+        "        e += SPLITS",
+        "    part = tl.program_id(2) * tl.num_programs(0) + i",
+        f"    row = out + part * {layout.row} * C + c",
         *[f"    tl.store(row + {layout.offset(p, m)} * C, a{p}_{m})" for p, m in names],
         "",
     ]
@@ -205,100 +203,17 @@ def convolution_backward(layout: ConvolutionLayout, with_features: bool) -> str:
     names = [(p, m) for p, path in enumerate(layout.paths) for m in range(2 * path[2] + 1)]
     lines = [
         "@triton.jit",
-        "def convolution_backward(first, source, knot, fraction, Y, dY, direction, h, radial,",
-        "                         dout, gradient, dh, C: tl.constexpr, BLOCK: tl.constexpr,",
-        "                         STRIDE: tl.constexpr):",
+        "def convolution_backward(first, last, source, knot, fraction, Y, dY, direction, h,",
+        "                         radial, dout, gradient, dh,",
+        "                         C: tl.constexpr, BLOCK: tl.constexpr,",
+        "                         STRIDE: tl.constexpr, SPLITS: tl.constexpr):",
         "    i = tl.program_id(0).to(tl.int64)",
         "    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)",
         f"    row = dout + i * {layout.row} * C + c",
         *[f"    d{p}_{m} = tl.load(row + {layout.offset(p, m)} * C)" for p, m in names],
         *_EDGE_LOOP,
         *[f"        {line}" for line in body],
-        "        e += 1",
+        "        e += SPLITS",
         "",
     ]
     return "\n".join(lines) + "\n"
-
-
-def contraction_forward(l_max: int, l_out: int, correlation: int) -> str:
-    """Kernel: the polynomial of one output irrep, one program an atom and channel block."""
-    body: list[str] = []
-    used = _inputs_used(l_max, l_out, correlation)
-    body += [f"x{i} = tl.load(row + {i} * C)" for i in used]
-    body += [f"o{k} = tl.zeros([BLOCK], tl.float32)" for k in range(2 * l_out + 1)]
-    counter = itertools.count()
-    for group in groups(l_max, l_out, correlation):
-        a, b = group.pair
-        body.append(f"p = x{a} * x{b}")
-        for component, third in group.members:
-            w = f"tl.load(w + {next(counter)} * C)"
-            body.append(f"o{component} += p * {w}" + ("" if third is None else f" * x{third}"))
-    for term in _linear_terms(l_max, l_out):
-        body.append(f"o{term.component} += tl.load(w + {next(counter)} * C) * x{term.factors[0]}")
-    lines = [
-        "@triton.jit",
-        "def contraction_forward(A, species, weights, out, stride, offset,",
-        "                        C: tl.constexpr, BLOCK: tl.constexpr):",
-        *_contraction_head(l_max, next(counter)),
-        *[f"    {line}" for line in body],
-        "    dst = out + i * stride * C + offset * C + c",
-        *[f"    tl.store(dst + {k} * C, o{k})" for k in range(2 * l_out + 1)],
-        "",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def contraction_backward(l_max: int, l_out: int, correlation: int) -> str:
-    """Kernel: gradient of the polynomial; adds to dA unless FIRST."""
-    used = _inputs_used(l_max, l_out, correlation)
-    body = [f"x{i} = tl.load(row + {i} * C)" for i in used]
-    body += [f"d{k} = tl.load(src + {k} * C)" for k in range(2 * l_out + 1)]
-    body += [f"g{i} = tl.zeros([BLOCK], tl.float32)" for i in range((l_max + 1) ** 2)]
-    counter = itertools.count()
-    for group in groups(l_max, l_out, correlation):
-        a, b = group.pair
-        body += [f"p = x{a} * x{b}", "s = tl.zeros([BLOCK], tl.float32)"]
-        for component, third in group.members:
-            body.append(f"v = tl.load(w + {next(counter)} * C) * d{component}")
-            body.append("s += v" if third is None else f"s += v * x{third}")
-            if third is not None:
-                body.append(f"g{third} += v * p")
-        body += [f"g{a} += s * x{b}", f"g{b} += s * x{a}"]
-    for term in _linear_terms(l_max, l_out):
-        i = term.factors[0]
-        body.append(f"g{i} += tl.load(w + {next(counter)} * C) * d{term.component}")
-    n = (l_max + 1) ** 2
-    lines = [
-        "@triton.jit",
-        "def contraction_backward(A, species, weights, dout, stride, offset, dA,",
-        "                         C: tl.constexpr, BLOCK: tl.constexpr, FIRST: tl.constexpr):",
-        *_contraction_head(l_max, next(counter)),
-        "    src = dout + i * stride * C + offset * C + c",
-        *[f"    {line}" for line in body],
-        f"    dst = dA + i * {n} * C + c",
-        "    if not FIRST:",
-        *[f"        g{i} += tl.load(dst + {i} * C)" for i in range(n)],
-        *[f"    tl.store(dst + {i} * C, g{i})" for i in range(n)],
-        "",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _contraction_head(l_max: int, n_terms: int) -> list[str]:
-    return [
-        "    i = tl.program_id(0).to(tl.int64)",
-        "    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)",
-        f"    row = A + i * {(l_max + 1) ** 2} * C + c",
-        f"    w = weights + tl.load(species + i).to(tl.int64) * {n_terms} * C + c",
-    ]
-
-
-def _inputs_used(l_max: int, l_out: int, correlation: int) -> list[int]:
-    used = {term.factors[0] for term in _linear_terms(l_max, l_out)}
-    for group in groups(l_max, l_out, correlation):
-        used |= set(group.pair) | {m[1] for m in group.members if m[1] is not None}
-    return sorted(used)
-
-
-def _linear_terms(l_max: int, l_out: int) -> list[Term]:
-    return [term for term in terms(l_max, l_out, 1) if len(term.factors) == 1]
