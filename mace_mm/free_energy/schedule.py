@@ -98,13 +98,9 @@ def decoupling_schedule(electrostatics: Sequence[float], sterics: Sequence[float
     Raises:
         ConfigError: a part that does not start at 1, does not decrease, or does not end at 0.
     """
-    for name, values in (("electrostatics", electrostatics), ("sterics", sterics)):
-        if not values or values[0] != 1.0:
-            raise ConfigError(f"the {name} schedule must start at 1, got {list(values)}")
-        if any(after >= before for before, after in zip(values, values[1:], strict=False)):
-            raise ConfigError(f"the {name} schedule must decrease, got {list(values)}")
-        if values[-1] != 0.0 and not (name == "sterics" and len(values) == 1):
-            raise ConfigError(f"the {name} schedule must end at 0, got {list(values)}")
+    _check_decreasing("electrostatics", electrostatics)
+    if tuple(sterics) != (1.0,):
+        _check_decreasing("sterics", sterics)
     states = [{"lambda_electrostatics": float(v), "lambda_sterics": 1.0} for v in electrostatics]
     states += [{"lambda_electrostatics": 0.0, "lambda_sterics": float(v)} for v in sterics[1:]]
     return Schedule(
@@ -137,3 +133,26 @@ def restrained_schedule(
     states += [{name: float(value), restraint_name: 1.0} for value in lambdas]
     states += [{name: on, restraint_name: float(value)} for value in restraint[-2::-1]]
     return Schedule(coordinates=even_lambdas(len(states)), parameters=tuple(states), linear=False)
+
+
+def coupling_schedule(couplings: Sequence[float], name: str) -> Schedule:
+    """One parameter from 1 (coupled) down to 0, in which the energy is not linear.
+
+    Raises:
+        ConfigError: couplings that do not start at 1, do not decrease, or do not end at 0.
+    """
+    _check_decreasing("coupling", couplings)
+    return Schedule(
+        coordinates=tuple(1.0 - float(value) for value in couplings),
+        parameters=tuple({name: float(value)} for value in couplings),
+        linear=False,
+    )
+
+
+def _check_decreasing(name: str, values: Sequence[float]) -> None:
+    if not values or values[0] != 1.0:
+        raise ConfigError(f"the {name} schedule must start at 1, got {list(values)}")
+    if any(after >= before for before, after in zip(values, values[1:], strict=False)):
+        raise ConfigError(f"the {name} schedule must decrease, got {list(values)}")
+    if values[-1] != 0.0:
+        raise ConfigError(f"the {name} schedule must end at 0, got {list(values)}")

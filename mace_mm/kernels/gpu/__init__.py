@@ -1,1 +1,0 @@
-"""The evaluation form on a GPU, in Triton; single precision."""
