@@ -366,9 +366,16 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_last_checkpoint(tmp_path) -
         timeout=300,
     )
     assert done.returncode == 1
-    assert "cannot be written" in done.stderr
+    assert "cannot be written: File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "run").glob("*"))
+
+
+def test_a_history_that_cannot_be_written_is_a_clear_error(tmp_path) -> None:
+    values = settings(tmp_path)
+    (tmp_path / "run" / "history.csv.partial").mkdir(parents=True)
+    with pytest.raises(MaceMMError, match="history.csv cannot be written: Is a directory"):
+        run(values)
 
 
 def test_a_run_that_explodes_says_so(tmp_path) -> None:

@@ -4,6 +4,7 @@ A file holds tensors and one JSON text, so that `torch.load(weights_only=True)` 
 appear whole or not at all; a file damaged afterwards is passed over for the one before.
 """
 
+import io
 import json
 import logging
 import os
@@ -76,20 +77,22 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "optimizer": checkpoint.optimizer,
         "rng": checkpoint.rng,
     }
+    # Through memory: torch's own writer does not say that a disk is full.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     partial: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=".pt")
         with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk as a RuntimeError of its zip writer.
+    except OSError as error:
         if partial is not None:
             Path(partial).unlink(missing_ok=True)
-        raise CheckpointError(f"{path} cannot be written: {error}") from error
+        raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mace_mm.errors import CheckpointError
+from mace_mm.errors import CheckpointError, TrainingError
 from mace_mm.training.metrics import ErrorSums
 
 
@@ -99,7 +99,11 @@ class Progress:
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:
-    """Write the history as CSV, numbers in full precision."""
+    """Write the history as CSV, numbers in full precision.
+
+    Raises:
+        TrainingError: it cannot be written, for example because the disk is full.
+    """
     if not history:
         return
     text = io.StringIO()
@@ -109,5 +113,8 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
         {k: repr(v) if isinstance(v, float) else v for k, v in r.items()} for r in history
     )
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text.getvalue())
-    partial.replace(path)
+    try:
+        partial.write_text(text.getvalue())
+        partial.replace(path)
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written: {error.strerror}") from error
