@@ -102,10 +102,10 @@ class Leg:
             base, protocol, composable_states=[kind.from_system(base.system)]
         )
 
-    def start_state(self) -> tools.SamplerState:
-        """Start positions as an openmmtools object."""
-        box = None if self.box_nm is None else self.box_nm * unit.nanometer
-        return tools.SamplerState(positions=self.positions_nm * unit.nanometer, box_vectors=box)
+    @property
+    def box_vectors(self) -> unit.Quantity | None:
+        """The box with its unit, as openmmtools wants it."""
+        return None if self.box_nm is None else self.box_nm * unit.nanometer
 
     def save(self, folder: Path) -> None:
         """Write the leg, so that another process can run parts of it."""

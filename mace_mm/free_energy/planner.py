@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import openmm
 from openmm import unit
 
+from mace_mm.free_energy.contexts import make_context
 from mace_mm.free_energy.leg import Leg
 from mace_mm.free_energy.run_leg import Protocol
-from mace_mm.free_energy.sampling import make_platform
 
 _BUDGET_S = 3.0
 _WARM_UP_STEPS = 3
@@ -57,9 +57,7 @@ def plan_leg(leg: Leg, protocol: Protocol) -> Plan:
         protocol.dynamics.friction_per_ps / unit.picosecond,
         protocol.dynamics.timestep_fs * unit.femtosecond,
     )
-    platform = make_platform(protocol.dynamics)
-    arguments = () if platform is None else (platform, dict(protocol.dynamics.platform_properties))
-    context = openmm.Context(leg.system, integrator, *arguments)
+    context = make_context(leg.system, integrator, protocol.dynamics)
     if leg.box_nm is not None:
         context.setPeriodicBoxVectors(*leg.box_nm)
     context.setPositions(leg.positions_nm)

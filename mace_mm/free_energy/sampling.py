@@ -8,13 +8,13 @@ from typing import Any
 
 import mpiplus
 import numpy as np
-import openmm
 from openmm import unit
-from openmmtools import cache, mcmc, multistate
+from openmmtools import mcmc, multistate
 from openmmtools import states as tools
 from openmmtools.multistate.utils import SimulationNaNError
 
-from mace_mm.errors import BackendError, GeometryError
+from mace_mm.errors import GeometryError
+from mace_mm.free_energy.contexts import context_cache, minimized_starts
 from mace_mm.free_energy.journal import Journal, Restart
 from mace_mm.free_energy.leg import Leg
 from mace_mm.free_energy.settings import Dynamics, Windows
@@ -26,37 +26,6 @@ _NM_PER_PS = unit.nanometer / unit.picosecond
 _NO_LIMIT = 10**9
 
 OnIteration = Callable[[int, int], None]
-
-
-def make_platform(dynamics: Dynamics) -> openmm.Platform | None:
-    """The OpenMM platform that the settings name, None to let OpenMM choose.
-
-    Raises:
-        BackendError: it does not exist here.
-    """
-    if dynamics.platform is None:
-        return None
-    try:
-        return openmm.Platform.getPlatformByName(dynamics.platform)
-    except openmm.OpenMMException as error:
-        known = [
-            openmm.Platform.getPlatform(index).getName()
-            for index in range(openmm.Platform.getNumPlatforms())
-        ]
-        raise BackendError(
-            f"the OpenMM platform must be one of {known}, got {dynamics.platform!r}"
-        ) from error
-
-
-def context_cache(dynamics: Dynamics) -> cache.ContextCache:
-    """Contexts of one run; openmmtools keeps one for each integrator."""
-    properties = dynamics.platform_properties or None
-    return cache.ContextCache(
-        capacity=None,
-        time_to_live=None,
-        platform=make_platform(dynamics),
-        platform_properties=properties,
-    )
 
 
 class _LangevinMove(mcmc.LangevinDynamicsMove):
@@ -253,7 +222,12 @@ def run_windows(
     sampler.energy_context_cache = context_cache(dynamics)
     sampler.sampler_context_cache = context_cache(dynamics)
     reporter = _JournalReporter(journal, done, total, on_iteration)
-    start = [leg.start_state() for _ in initial] if restart is None else unpack_restart(restart)
+    if restart is None:
+        start = mpiplus.run_single_node(
+            0, minimized_starts, leg, initial, windows.minimization, dynamics, broadcast_result=True
+        )
+    else:
+        start = unpack_restart(restart)
     sampler.create(
         leg.thermodynamic_states(),
         start,
@@ -264,8 +238,6 @@ def run_windows(
         with warnings.catch_warnings():
             # openmmtools repeats OpenMM's NaN message as a warning before it raises.
             warnings.simplefilter("ignore", UserWarning)
-            if restart is None:
-                sampler.minimize(max_iterations=windows.minimization)
             sampler.run(total - done)
     except SimulationNaNError as error:
         raise GeometryError(f"leg {leg.name}: {error}") from error

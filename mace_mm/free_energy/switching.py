@@ -8,9 +8,10 @@ import openmm
 from openmm import unit
 
 from mace_mm.errors import ConfigError, GeometryError
+from mace_mm.free_energy.contexts import make_context
 from mace_mm.free_energy.journal import Journal, Restart
 from mace_mm.free_energy.leg import Leg
-from mace_mm.free_energy.sampling import OnIteration, make_platform
+from mace_mm.free_energy.sampling import OnIteration
 from mace_mm.free_energy.settings import Dynamics, Switching
 
 logger = logging.getLogger(__name__)
@@ -49,9 +50,7 @@ class SwitchRun:
         if dynamics.seed:
             # The two directions must not share their noise.
             self._integrator.setRandomNumberSeed(2 * dynamics.seed % (2**31 - 2) + direction)
-        platform = make_platform(dynamics)
-        arguments = () if platform is None else (platform, dict(dynamics.platform_properties))
-        self.context = openmm.Context(system, self._integrator, *arguments)
+        self.context = make_context(system, self._integrator, dynamics)
 
     def begin(self, minimization: int) -> None:
         """Minimize the leg's start positions in this direction's end state."""
