@@ -4,7 +4,10 @@
 // message of OUT = 2 l_out + 1 components: phi_k += R sum_m h_m M_mk, with R the spline of the
 // path's radial function and M known for each edge. Paths of one l_in can share a kernel.
 #pragma once
+#include <array>
+#include <cstdlib>
 #include <type_traits>
+#include <vector>
 
 #include "edges.h"
 
@@ -169,44 +172,82 @@ template <class T, int IN, class... P> struct PathGroup {
   }
 };
 
-template <class T> struct PathKernels {
+// A kernel and the paths it evaluates together, as (l_edge, l_out) for one l_in.
+template <class T> struct PathKernel {
   using Forward = void (*)(const EdgeBatch<T>&, RadialLayout, const PathRun*, int, int, T*, bool);
   using Backward = void (*)(EdgeBatch<T>&, RadialLayout, const PathRun*, int, int, const T*);
-  Forward forward;
-  Backward backward, backward_no_gradient;
+  std::vector<std::array<int, 2>> paths;
+  Forward forward = nullptr;
+  Backward backward = nullptr, backward_no_gradient = nullptr;
 };
 
-template <class T, int IN, class... P> static PathKernels<T> kernels_of() {
+enum class Way { FORWARD, BACKWARD };
+
+template <class T, Way way, int IN, class... P>
+static PathKernel<T> kernel_of(std::vector<std::array<int, 2>> paths) {
   using G = PathGroup<T, IN, P...>;
-  if constexpr (IN == 1)
-    return {G::forward, G::template backward<true>, G::template backward<false>};
-  else
-    return {G::forward, G::template backward<true>, nullptr};
-}
-
-// Kernel for all paths of a scalar sender up to l_max.
-template <class T> static PathKernels<T> scalar_kernels(int l_max) {
-  switch (l_max) {
-    case 1: return kernels_of<T, 1, Path<1, true>, Path<3, false>>();
-    case 2: return kernels_of<T, 1, Path<1, true>, Path<3, false>, Path<5, false>>();
-    default:
-      return kernels_of<T, 1, Path<1, true>, Path<3, false>, Path<5, false>, Path<7, false>>();
+  PathKernel<T> k{std::move(paths)};
+  if constexpr (way == Way::FORWARD) {
+    k.forward = G::forward;
+  } else {
+    k.backward = G::template backward<true>;
+    if constexpr (IN == 1) k.backward_no_gradient = G::template backward<false>;
   }
+  return k;
 }
 
-template <class T, int IN> static PathKernels<T> single_kernels(int l_out, bool diagonal) {
-  if (diagonal) return kernels_of<T, IN, Path<IN, true>>();
+template <class T, Way way, int IN> static PathKernel<T> single_kernel(int l_edge, int l_out) {
+  if (l_edge == 0) return kernel_of<T, way, IN, Path<IN, true>>({{l_edge, l_out}});
   switch (l_out) {
-    case 0: return kernels_of<T, IN, Path<1, false>>();
-    case 1: return kernels_of<T, IN, Path<3, false>>();
-    case 2: return kernels_of<T, IN, Path<5, false>>();
-    default: return kernels_of<T, IN, Path<7, false>>();
+    case 0: return kernel_of<T, way, IN, Path<1, false>>({{l_edge, l_out}});
+    case 1: return kernel_of<T, way, IN, Path<3, false>>({{l_edge, l_out}});
+    case 2: return kernel_of<T, way, IN, Path<5, false>>({{l_edge, l_out}});
+    default: return kernel_of<T, way, IN, Path<7, false>>({{l_edge, l_out}});
   }
 }
 
-// Kernel for one path of a sender with l_in 1 or 2.
-template <class T> static PathKernels<T> path_kernels(int l_in, int l_out, bool diagonal) {
-  return l_in == 1 ? single_kernels<T, 3>(l_out, diagonal) : single_kernels<T, 5>(l_out, diagonal);
+// Paths that share the loads of a sender's feature. How many fit depends on the registers: of the
+// processor's 32 vectors (with 64 bytes, 16 otherwise), sums and features must leave a few.
+template <class T, Way way> static std::vector<PathKernel<T>> kernels_for(int l_in, int l_max) {
+  using D1 = Path<1, true>;
+  using D3 = Path<3, true>;
+  using P1 = Path<1, false>;
+  using P3 = Path<3, false>;
+  using P5 = Path<5, false>;
+  using P7 = Path<7, false>;
+  constexpr bool many = VEC_BYTES == 64, forward = way == Way::FORWARD;
+  std::vector<PathKernel<T>> found;
+  if (l_in == 0) {
+    if (l_max == 1) found.push_back(kernel_of<T, way, 1, D1, P3>({{0, 0}, {1, 1}}));
+    if (l_max == 2) found.push_back(kernel_of<T, way, 1, D1, P3, P5>({{0, 0}, {1, 1}, {2, 2}}));
+    if (l_max == 3)
+      found.push_back(
+          kernel_of<T, way, 1, D1, P3, P5, P7>({{0, 0}, {1, 1}, {2, 2}, {3, 3}}));
+    return found;
+  }
+  if constexpr (many && forward) {
+    if (l_in == 1 && l_max == 3) {
+      found.push_back(kernel_of<T, way, 3, D3, P1, P5, P3, P7, P5>(
+          {{0, 1}, {1, 0}, {1, 2}, {2, 1}, {2, 3}, {3, 2}}));
+      return found;
+    }
+  }
+  if constexpr (many && !forward) {
+    if (l_in == 1 && l_max >= 2)
+      found.push_back(kernel_of<T, way, 3, D3, P1, P3>({{0, 1}, {1, 0}, {2, 1}}));
+  }
+  const auto taken = [&](int l_edge, int l_out) {
+    for (const PathKernel<T>& k : found)
+      for (const auto& path : k.paths)
+        if (path[0] == l_edge && path[1] == l_out) return true;
+    return false;
+  };
+  for (int l_edge = 0; l_edge <= l_max; l_edge++)
+    for (int l_out = std::abs(l_in - l_edge); l_out <= std::min(l_in + l_edge, l_max); l_out += 2)
+      if (!taken(l_edge, l_out))
+        found.push_back(l_in == 1 ? single_kernel<T, way, 3>(l_edge, l_out)
+                                  : single_kernel<T, way, 5>(l_edge, l_out));
+  return found;
 }
 
 }  // namespace mm

@@ -56,8 +56,8 @@ template <class T> void Evaluation<T>::messages(int i, int c, Worker& w) {
     if (e.first[row] == e.first[row + 1]) std::fill(phi, phi + size, T(0));
     for (int start = e.first[row]; start < e.first[row + 1]; start += EDGES) {
       fill_batch(i, c, row, start, w.batch);
-      for (const KernelCall<T>& call : layer.calls)
-        call.kernels.forward(w.batch, layer.layout, call.runs.data(), call.feature,
+      for (const KernelCall<T>& call : layer.forward_calls)
+        call.kernel.forward(w.batch, layer.layout, call.runs.data(), call.feature,
                              model_.channels, phi, start == e.first[row]);
     }
   }
@@ -234,8 +234,8 @@ template <class T> void Evaluation<T>::back_to_edges(int i, int c, Worker& w, co
       for (int k = 0; k < n && i > 0; k++)
         b.gradients[k] = collected.data() + e.slot[start + k] * width;
       std::fill(b.radial, b.radial + EDGES, T(0));
-      for (const KernelCall<T>& call : layer.calls) {
-        auto* kernel = i > 0 ? call.kernels.backward : call.kernels.backward_no_gradient;
+      for (const KernelCall<T>& call : layer.backward_calls) {
+        auto* kernel = i > 0 ? call.kernel.backward : call.kernel.backward_no_gradient;
         kernel(b, layer.layout, call.runs.data(), call.feature, model_.channels,
                w.phi.data() + row * size);
       }

@@ -1,6 +1,8 @@
 // The network in the evaluation form, as pointers and the kernels chosen for its layout.
 #pragma once
+#include <array>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -13,7 +15,7 @@ namespace mm {
 
 // Paths that one kernel evaluates together.
 template <class T> struct KernelCall {
-  PathKernels<T> kernels;
+  PathKernel<T> kernel;
   std::vector<PathRun> runs;
   int feature;  // first row of the sender's feature
 };
@@ -30,7 +32,7 @@ template <class T> struct Layer {
   int n_paths, phi_rows, n_couplings;
   RadialLayout layout;
   std::shared_ptr<T[]> radial;  // (tables, bins, blocks, paths, coefficients, 16)
-  std::vector<KernelCall<T>> calls;
+  std::vector<KernelCall<T>> forward_calls, backward_calls;
   std::vector<CouplingEntry> couplings;
   int paths_of[4], phi_row[4];  // by l_out
   Matrix<T> linear[4], linear_t[4];
@@ -172,6 +174,20 @@ template <class T> void Model<T>::read_splines(const Form& form, int i) {
   }
 }
 
+template <class T>
+static void add_calls(std::vector<KernelCall<T>>& calls, std::vector<PathKernel<T>> kernels,
+                      const std::map<std::array<int, 3>, PathRun>& runs, int l_in) {
+  for (PathKernel<T>& kernel : kernels) {
+    KernelCall<T> call{kernel, {}, l_in * l_in};
+    for (const auto& path : kernel.paths) {
+      const auto run = runs.find({l_in, path[0], path[1]});
+      if (run == runs.end()) throw Error("damaged evaluation form: unexpected paths");
+      call.runs.push_back(run->second);
+    }
+    calls.push_back(std::move(call));
+  }
+}
+
 template <class T> void Model<T>::read_paths(const Form& form, int i) {
   Layer<T>& layer = layers[i];
   const std::string tag = "." + std::to_string(i);
@@ -191,28 +207,27 @@ template <class T> void Model<T>::read_paths(const Form& form, int i) {
     layer.phi_row[l] = layer.phi_rows;
     layer.phi_rows += (2 * l + 1) * layer.paths_of[l];
   }
-  KernelCall<T> scalars{scalar_kernels<T>(l_max), {}, 0};
-  std::vector<KernelCall<T>> others;
+  std::map<std::array<int, 3>, PathRun> runs;
   std::vector<int> first(layer.n_paths, 0);
   int target = MAX_HARMONICS;
   for (int p = 0; p < layer.n_paths; p++) {
     const int l_in = int(paths[3 * p]), l_edge = int(paths[3 * p + 1]);
     const int l_out = int(paths[3 * p + 2]);
-    PathRun run{p, l_in ? target : l_out * l_out, layer.phi_row[l_out] + place[p],
-                layer.paths_of[l_out]};
-    if (l_in == 0) {
-      scalars.runs.push_back(run);
-      continue;
-    }
+    runs[{l_in, l_edge, l_out}] = {p, l_in ? target : l_out * l_out,
+                                   layer.phi_row[l_out] + place[p], layer.paths_of[l_out]};
+    if (l_in == 0) continue;
     first[p] = target;
     if (l_edge) target += (2 * l_in + 1) * (2 * l_out + 1);
-    others.push_back({path_kernels<T>(l_in, l_out, l_edge == 0), {run}, l_in * l_in});
   }
-  if (int(scalars.runs.size()) != l_max + 1 || target > MAX_COEFFICIENTS)
-    throw Error("damaged evaluation form: unexpected paths");
+  if (target > MAX_COEFFICIENTS) throw Error("damaged evaluation form: unexpected paths");
   layer.n_couplings = target - MAX_HARMONICS;
-  layer.calls.push_back(scalars);
-  layer.calls.insert(layer.calls.end(), others.begin(), others.end());
+  for (int l_in = 0; l_in <= layer.hidden_in; l_in++) {
+    add_calls(layer.forward_calls, kernels_for<T, Way::FORWARD>(l_in, l_max), runs, l_in);
+    add_calls(layer.backward_calls, kernels_for<T, Way::BACKWARD>(l_in, l_max), runs, l_in);
+  }
+  size_t covered = 0;
+  for (const KernelCall<T>& call : layer.forward_calls) covered += call.runs.size();
+  if (covered != size_t(layer.n_paths)) throw Error("damaged evaluation form: unexpected paths");
   const int n = int(form.rows("coupling_index" + tag));
   const int64_t* index = form.integers("coupling_index" + tag, n * 4);
   const double* value = form.reals<double>("coupling_value" + tag, n);
