@@ -29,6 +29,17 @@ def batch_of(n_frames: int, weights: np.ndarray | None = None, **labels: bool) -
     return collate_train([dataset[i] for i in range(n_frames)])
 
 
+def test_graphs_are_kept_while_there_is_room() -> None:
+    graphs = GraphDataset(MemoryFrames(make_frames(6)), elements=(1, 6, 7, 8), cutoff=4.0)
+    size = sum(t.nbytes for t in (*graphs[0].graph, *graphs[0][1:]))
+    for room, n_kept in ((10**9, 6), (size, 1), (0, 0)):
+        dataset = WeightedDataset(graphs, np.ones(6), keep_bytes=room)
+        first, second = ([dataset[i] for i in range(6)] for _ in range(2))
+        same = [a.batch.energy is b.batch.energy for a, b in zip(first, second, strict=True)]
+        assert sum(same) == n_kept
+        assert [a.batch.energy for a in first] == [b.batch.energy for b in second]
+
+
 def prediction_near(item: TrainBatch, seed: int = 0) -> Prediction:
     """The labels plus noise, differentiable."""
     torch.manual_seed(seed)

@@ -137,22 +137,39 @@ def split(
 
 
 class WeightedDataset(Dataset[TrainBatch]):
-    """One-structure batches by frame number; ~i is frame i without labels, to fill a gap."""
+    """One-structure batches by frame number; ~i is frame i without labels, to fill a gap.
 
-    def __init__(self, graphs: GraphDataset, weights: np.ndarray) -> None:
+    Graphs are kept for the next epoch, the first ones that fit into `keep_bytes`.
+    """
+
+    def __init__(
+        self, graphs: GraphDataset, weights: np.ndarray, keep_bytes: int = 256 * 2**20
+    ) -> None:
         self.graphs = graphs
         self.weights = torch.as_tensor(weights, dtype=torch.float64)
+        self._kept: dict[int, Batch] = {}
+        self._room = keep_bytes
 
     def __len__(self) -> int:
         return len(self.graphs)
 
     def __getitem__(self, index: int) -> TrainBatch:
         if index >= 0:
-            return TrainBatch(self.graphs[index], self.weights[index : index + 1])
-        batch = self.graphs[~index]
+            return TrainBatch(self._batch(index), self.weights[index : index + 1])
+        batch = self._batch(~index)
         no = torch.zeros(1, dtype=torch.bool)
         batch = batch._replace(energy_mask=no, forces_mask=no, stress_mask=no)
         return TrainBatch(batch, torch.zeros(1, dtype=torch.float64))
+
+    def _batch(self, index: int) -> Batch:
+        batch = self._kept.get(index)
+        if batch is None:
+            batch = self.graphs[index]
+            size = sum(t.nbytes for t in (*batch.graph, *batch[1:]))
+            if size <= self._room:
+                self._room -= size
+                self._kept[index] = batch
+        return batch
 
 
 class RankBatches(Sampler[list[int]]):
