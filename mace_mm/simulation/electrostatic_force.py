@@ -12,6 +12,7 @@ and decays fast; it ends smoothly at the cutoff. Nothing is counted twice: witho
 energy is zero, and that of the region is the model's.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from mace_mm.simulation.electrostatics import (
     equilibrated_charges,
     induced_energy,
     potential_and_field,
+    squared_lengths,
 )
 from mace_mm.simulation.interpolation import AT_ZERO, PARAMETER, fade_in
 from mace_mm.units import (
@@ -75,9 +77,19 @@ def embedding_energy(
         cell: (3, 3) Å box vectors in OpenMM's reduced form, or None.
     """
     inside = _nearest(atoms[None] - atoms[:, None], cell)
-    outside = _nearest(sources[None] - atoms[:, None], cell)
+    # Most pairs lie beyond the cutoff.
+    with torch.no_grad():
+        apart = squared_lengths(_nearest(sources[None] - atoms[:, None], cell))
+        reach = math.inf if region.cutoff is None else region.cutoff**2
+        first, second = torch.nonzero(apart < reach, as_tuple=True)
+    outside = _nearest(sources.index_select(0, second) - atoms.index_select(0, first), cell)
     potential, field = potential_and_field(
-        outside, charges, region.parameters[:, 3], region.polarizability, region.cutoff
+        outside,
+        first,
+        charges[second],
+        region.parameters[:, 3],
+        region.polarizability,
+        region.cutoff,
     )
     total = region.force_field_charges.sum()
     shift = equilibrated_charges(inside, region.parameters, total) - region.force_field_charges
@@ -149,8 +161,8 @@ def _within_reach(
         return torch.ones(len(sources), dtype=torch.bool)
     arms = _nearest(atoms - atoms[0], cell)
     center = atoms[0] + arms.mean(0)
-    reach = region.cutoff + (arms - arms.mean(0)).square().sum(1).max().sqrt()
-    return _nearest(sources - center, cell).square().sum(1) < reach**2
+    reach = region.cutoff + squared_lengths(arms - arms.mean(0)).max().sqrt()
+    return squared_lengths(_nearest(sources - center, cell)) < reach**2
 
 
 def _nearest(vectors: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
