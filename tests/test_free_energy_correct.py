@@ -160,3 +160,25 @@ def test_water_is_put_around_a_molecule(tmp_path: Path) -> None:
     masses = sum(leg.system.getParticleMass(i)._value for i in range(6))
     assert masses == pytest.approx(32.04, abs=0.01)
     assert leg.system.getNumConstraints() == 3 * n_waters
+
+
+def test_all_methods_agree_on_a_real_ligand(shared_dir: Path, tmp_path: Path) -> None:
+    # Acetamide from GAFF to the bundled model, in vacuum.
+    files = {"freesolv": str(shared_dir / "data/freesolv"), "molecule": "acetamide"}
+    config = config_of(
+        files,
+        tmp_path / "out",
+        potential={"name": "mace"},
+        windows={"lambdas": [0, 0.5, 1], "iterations": 100, "equilibration": 10, "steps": 40},
+        switching={"switches": 40, "steps": 60, "updates": 20, "equilibration": 8, "stretch": 60},
+        dynamics=FAST | {"friction_per_ps": 10.0},
+    )
+    np.random.seed(5)  # of openmmtools' exchanges
+    result = run_correction(config)
+    assert result is not None
+    mbar = result.methods["MBAR"]
+    assert mbar.error_kj_mol < 1.0
+    for name, limit in (("BAR", 2.0), ("TI", 2.0), ("switching, BAR", 3.0)):
+        other = result.methods[name]
+        apart = abs(other.value_kj_mol - mbar.value_kj_mol)
+        assert apart <= limit * math.hypot(other.error_kj_mol, mbar.error_kj_mol), name

@@ -8,6 +8,7 @@ and the protein is frozen away from the ligand. That shows how it works; its num
 """
 
 import argparse
+import copy
 import math
 from pathlib import Path
 
@@ -75,14 +76,14 @@ def demonstration_terms(molecule: Chem.Mol, forces: dict, system: openmm.System)
 
 
 def demonstration(protein: app.PDBFile, molecule: Chem.Mol, folder: Path) -> None:
-    field = app.ForceField("amber14-all.xml")
+    field = app.ForceField("amber14-all.xml", "amber14/tip3p.xml")
     settings = {"nonbondedMethod": app.CutoffNonPeriodic, "nonbondedCutoff": 0.9 * NM}
     for name in ("complex", "solvent"):
         topology = app.Topology()
         system = openmm.System()
         positions = np.zeros((0, 3))
         if name == "complex":
-            topology = app.Modeller(protein.topology, protein.positions).topology
+            topology = copy.deepcopy(protein.topology)
             topology.setPeriodicBoxVectors(None)
             system = field.createSystem(topology, removeCMMotion=False, **settings)
             positions = np.array(protein.getPositions(asNumpy=True).value_in_unit(NM))

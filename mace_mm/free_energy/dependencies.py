@@ -23,13 +23,6 @@ def check_dependencies(*further: str) -> None:
             f"free-energy calculations need {', '.join(missing)}, not installed here: "
             "pip install 'mace_mm[free-energy]', or take them from conda-forge"
         )
-    # pymbar greets with a banner about jax on every import, openmmtools with its own old imports.
+    # pymbar greets with a banner about jax on every import, openmmtools with its own experiments.
     for name in ("pymbar", "openmmtools.multistate.multistatesampler"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        importlib.import_module("openmmtools")
-    finally:
-        root.setLevel(level)
