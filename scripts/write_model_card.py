@@ -1,14 +1,20 @@
-"""Write a bundled model's card from its archive and its measured errors.
+"""Write a bundled model's card, and the tables of the README, from files of results.
 
-python scripts/write_model_card.py mace_mm/models/small.pt RESULTS.json mace_mm/models/small.md
+    python scripts/write_model_card.py
+
+Reads `mace_mm/models/small.{pt,json}` (`benchmark_model.py`) and `benchmarks/results/*.json`
+(`benchmark_model.py` for the other methods, `stability.py`). What has no file is left out.
 """
 
 import json
-import sys
 from pathlib import Path
 
 from mace_mm.deploy.archive import load_archive, read_header
 
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "mace_mm" / "models"
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- tables: scripts/write_model_card.py -->", "<!-- end of tables -->"
 TITLES = {
     "des370k_monomers": "DES370K monomers",
     "des370k_dimers": "DES370K dimers",
@@ -17,48 +23,144 @@ TITLES = {
     "qmugs": "QMugs (larger drug-like molecules)",
     "solvated_amino_acids": "solvated amino acids",
     "water": "water clusters",
-    "3bpa_300K": "3BPA at 300 K (ωB97X/6-31G(d) labels, another level of theory)",
+    "3bpa_300K": "3BPA at 300 K",
 }
+METHODS = {"ani-2x": "ANI-2x", "gfn2-xtb": "GFN2-xTB"}
 
 
-def main():
-    model, results_path, out = sys.argv[1:]
+def read(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def table(head: list[str], rows: list[list]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+
+
+def force_table(ours: dict, others: dict[str, dict]) -> list[str]:
+    """Force errors of every method on every set."""
+    head = ["force MAE, meV/Å (RMSE)", "frames", "small", *(METHODS[m] for m in others)]
+    rows = []
+    for name, title in TITLES.items():
+        cells = []
+        for method in (ours, *others.values()):
+            r = method[name]
+            less = ours[name]["n_frames"] != r["n_frames"]
+            cells.append(
+                f"{r['force_mae_mev_per_A']} ({r['force_rmse_mev_per_A']})"
+                + (f", {r['n_frames']} frames" if less else "")
+            )
+        rows.append([title, ours[name]["n_frames"], *cells])
+    return table(head, rows)
+
+
+def curve_table(ours: dict, others: dict[str, dict]) -> list[str]:
+    """S66x8 and torsions."""
+    methods = (ours, *others.values())
+    s66, scans = [m["s66x8"] for m in methods], [m["torsions"] for m in methods]
+    right = "n_right_order_within_kcal_mol"
+    rows = [
+        ["S66x8, MAE to the largest distance, kcal/mol", *(r["mae_kcal_mol"] for r in s66)],
+        *(
+            [
+                "S66x8, dimers whose 8 distances stand in the right order"
+                + (f", pairs closer than {t} kcal/mol aside" if float(t) else ""),
+                *(f"{r[right][t]} of {r['n_dimers']}" for r in s66),
+            ]
+            for t in s66[0][right]
+        ),
+        ["S66x8, dimers with a spurious minimum", *(len(r["spurious_minima"]) for r in s66)],
+        ["torsions, scans", *(r["n_scans"] for r in scans)],
+        ["torsions, barrier MAE, kcal/mol", *(r["barrier_mae_kcal_mol"] for r in scans)],
+        ["torsions, profile RMSE, kcal/mol", *(r["profile_rmse_kcal_mol"] for r in scans)],
+        ["torsions, mean correlation", *(r["mean_correlation"] for r in scans)],
+    ]
+    return table(["", "small", *(METHODS[m] for m in others)], rows)
+
+
+def energy_table(ours: dict) -> list[str]:
+    key = "energy_mae_shifted_mev_per_atom"
+    rows = [[title, ours[name][key]] for name, title in TITLES.items()]
+    return table(["energy MAE per atom, the median of the set removed", "meV"], rows)
+
+
+def stability(sha256: str) -> list[str]:
+    """What long runs showed; runs of other weights are named as such."""
+    lines = []
+    for name, text in (("langevin", "300 K, 1 fs, Langevin"), ("nve", "NVE, 0.5 fs")):
+        result = read(RESULTS / f"stability-{name}.json")
+        if not result:
+            continue
+        runs = result["molecules"]
+        failed = {k: v["failure"] for k, v in runs.items() if v["failure"]}
+        ps = sorted({v["ps"] for v in runs.values() if not v["failure"]})
+        line = f"- {text}: {len(runs) - len(failed)} of {len(runs)} molecules of FreeSolv ran "
+        line += f"{ps[-1]:g} ps" if ps else ""
+        if name == "nve":
+            drift = [abs(v["drift_kj_mol_atom_ps"]) for v in runs.values()]
+            line += f"; drift at most {max(drift):.1e}, in the median "
+            line += f"{sorted(drift)[len(drift) // 2]:.1e} kJ/mol/atom/ps"
+        lines.append(line + _weights(result, sha256) + ".")
+        lines += [f"  - failed: {k} ({runs[k]['smiles']}): {v}" for k, v in failed.items()]
+    water = read(RESULTS / "stability-water.json")
+    if water:
+        r, g = water["rdf_first_peak"]
+        wanted = water["experiment_rdf"]["first peak"]
+        lines.append(
+            f"- {water['n_molecules']} waters, NPT at 300 K and 1 bar, {water['ps']:g} ps: density "
+            f"{water['density_g_ml']} g/mL (experiment {water['experiment_density_g_ml']}), first "
+            f"peak of the O-O distribution {g} at {r} Å (experiment {wanted[1]} at {wanted[0]} Å); "
+            f"{water['failure'] or 'every molecule stayed whole'}{_weights(water, sha256)}."
+        )
+    return lines
+
+
+def _weights(result: dict, sha256: str) -> str:
+    return "" if result["model"] == sha256 else " (with earlier weights)"
+
+
+NOTES = """\
+SPICE frames: whole molecular formulas are kept apart from training. 3BPA is labelled with
+ωB97X/6-31G(d) and S66x8 with ωB97X/6-31G*, the level of ANI-2x and another than ours and than
+GFN2-xTB's: without dispersion, and with a large basis set superposition error, so that errors to it
+are a comparison of levels too. The torsions are labelled with B3LYP-D3(BJ)."""
+
+
+def main() -> None:
+    """Write the card and the tables."""
+    model = MODELS / "small.pt"
     archive, header = load_archive(model), read_header(model)
     meta, config = archive.metadata, archive.config
-    results = json.loads(Path(results_path).read_text())
-    lines = [
-        f"# Model card: {meta.name}",
-        "",
-        meta.description.strip(),
-        "",
-        "| | |",
-        "|---|---|",
-        f"| elements | {' '.join(header['elements'])} |",
-        f"| level of theory | {meta.level_of_theory} |",
-        f"| network | {config.n_layers} layers, {config.channels} channels, hidden l = "
-        f"{config.hidden_l_max}, l_max {config.l_max}, correlation "
-        f"{', '.join(map(str, config.correlation))}, r_max {config.r_max} Å, ZBL repulsion |",
-        f"| training data | {meta.training_data} |",
-        f"| licence of the training data | {meta.training_data_licence} |",
-        f"| licence of the weights | {meta.weights_licence} |",
-        f"| SHA-256 of the weights | `{archive.sha256}` |",
-        f"| file size | {Path(model).stat().st_size / 1e6:.2f} MB |",
-        "",
-        "## Measured errors",
-        "",
-        "Frames that took no part in training; whole molecular formulas are kept apart. Energy "
-        "errors are per atom after the median difference of the subset is removed.",
-        "",
-        "| test frames | n | force MAE, meV/Å | force RMSE, meV/Å | energy MAE, meV/atom |",
-        "|---|---|---|---|---|",
+    ours = read(MODELS / "small.json")
+    others = {m: found for m in METHODS if (found := read(RESULTS / f"{m}.json"))}
+    tables = [*force_table(ours, others), "", *curve_table(ours, others), "", NOTES]
+    facts = [
+        ["elements", " ".join(header["elements"])],
+        ["level of theory", meta.level_of_theory],
+        [
+            "network",
+            f"{config.n_layers} layers, {config.channels} channels, hidden l = "
+            f"{config.hidden_l_max}, l_max {config.l_max}, correlation "
+            f"{', '.join(map(str, config.correlation))}, r_max {config.r_max} Å, ZBL repulsion",
+        ],
+        ["training data", meta.training_data],
+        ["licence of the training data", meta.training_data_licence],
+        ["licence of the weights", meta.weights_licence],
+        ["SHA-256 of the weights", f"`{archive.sha256}`"],
+        ["file size", f"{model.stat().st_size / 1e6:.2f} MB"],
     ]
-    for name, title in TITLES.items():
-        r = results[name]
-        lines.append(
-            f"| {title} | {r['n_frames']} | {r['force_mae_mev_per_A']} | "
-            f"{r['force_rmse_mev_per_A']} | {r['energy_mae_shifted_mev_per_atom']} |"
-        )
-    Path(out).write_text("\n".join(lines) + "\n")
+    runs = stability(archive.sha256)
+    card = [f"# Model card: {meta.name}", "", meta.description.strip(), ""]
+    card += [*table(["", ""], facts), "", "## Measured errors", "", *tables, ""]
+    card += energy_table(ours)
+    if runs:
+        card += ["", "## Long runs", "", *runs]
+    (MODELS / "small.md").write_text("\n".join(card) + "\n")
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    body = "\n".join([BEGIN, "", *tables, *([""] if runs else []), *runs, "", END])
+    readme.write_text(before + body + after)
 
 
 if __name__ == "__main__":

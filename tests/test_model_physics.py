@@ -11,11 +11,11 @@ from e3nn import o3
 from mace_mm.errors import ConfigError
 from mace_mm.graph.cell_list import full_neighbor_list
 from mace_mm.graph.graph import Graph
+from mace_mm.kernels.spherical_harmonics import spherical_harmonics
 from mace_mm.model.config import MACEConfig
 from mace_mm.model.couplings import symmetric_coupling
 from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential, Prediction
-from mace_mm.model.spherical_harmonics import spherical_harmonics
 from mace_mm.model.wigner import wigner_3j
 
 BASE = MACEConfig(atomic_numbers=(1, 6, 8), r_max=3.5, channels=6, avg_num_neighbors=5.0)

@@ -1,5 +1,6 @@
 """Whole training runs: learning, exact continuation after SIGKILL, two processes, clear errors."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -125,7 +126,18 @@ def test_killed_again_and_again_the_run_ends_in_the_same_bits(tmp_path, undistur
     history = Path(undisturbed[0]["output"]) / "history.csv"
     assert (folder / "history.csv").read_bytes() == history.read_bytes()
     assert not list(folder.glob(".partial-*"))
-    assert load_archive(folder / "again.pt").metadata.results["steps"] == found.progress["step"]
+    metadata = load_archive(folder / "again.pt").metadata
+    assert metadata.results["steps"] == found.progress["step"]
+    # What simulations may expect of the model.
+    assert metadata.total_charges == (0,)
+    training = prepare_frames(parse_config(expected.config)).train.source
+    hydrogens = [
+        float(np.linalg.norm(a - b))
+        for molecule in (training[i].molecule for i in range(len(training)))
+        for a, b in itertools.combinations(molecule.positions[molecule.atomic_numbers == 1], 2)
+    ]
+    assert metadata.shortest_distances["H-H"] == pytest.approx(min(hydrogens), abs=1e-4)
+    assert "C-O" not in metadata.shortest_distances
 
 
 def newest_step(folder: Path) -> int:

@@ -65,13 +65,19 @@ def processor():
 def write_result(name, folder, core_minutes, weights, note):
     checkpoint = latest_checkpoint(folder)
     RESULTS.mkdir(exist_ok=True)
-    compile_checkpoint(list_checkpoints(folder)[-1], RESULTS / f"{name}.pt", weights=weights)
+    frames = prepare_frames(parse_config(checkpoint.config))
+    compile_checkpoint(
+        list_checkpoints(folder)[-1],
+        RESULTS / f"{name}.pt",
+        weights=weights,
+        domain=frames.domains["default"],
+    )
     potential = load_archive(RESULTS / f"{name}.pt").potential
     config = checkpoint.config
     tests = {}
     for test in BENCHMARKS[name][1]:
         if test == "validation":
-            source = prepare_frames(parse_config(config)).validation.source
+            source = frames.validation.source
         else:
             source = ExtxyzFile(HERE / "data" / f"{test}.xyz")
         tests[test] = errors(potential, source)

@@ -69,7 +69,13 @@ def train_one(settings: "TrainingConfig", console: Console, check: bool) -> None
         for head in heads:
             name = settings.name if len(heads) == 1 else f"{settings.name}-{head}"
             archive = folder / f"{name}.pt"
-            compile_checkpoint(checkpoint_path(folder, loop.progress.step), archive, head=head)
+            compile_checkpoint(
+                checkpoint_path(folder, loop.progress.step),
+                archive,
+                head=head,
+                # A tuned model also knows what its base was trained on, which is not known here.
+                domain=None if settings.fine_tune else frames.domains.get(head),
+            )
             console.print(f"wrote {archive}")
 
 

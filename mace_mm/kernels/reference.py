@@ -12,6 +12,7 @@ import torch
 from mace_mm.errors import GeometryError, InputError
 from mace_mm.kernels.contraction_code import terms
 from mace_mm.kernels.evaluation_form import unpack
+from mace_mm.kernels.spherical_harmonics import spherical_harmonics
 
 _PAIRS_AT_ONCE = 4_000_000
 
@@ -132,7 +133,7 @@ def _node_energies(
     l_max, n_layers = int(form["config"][2]), int(form["config"][3])
     real = form["readout_out"].dtype
     distances = torch.linalg.vector_norm(vectors, dim=1)
-    harmonics = _harmonics((vectors / distances[:, None]).to(real), l_max)
+    harmonics = spherical_harmonics((vectors / distances[:, None]).to(real), l_max)
     energy = form["node_constant"][species]
     energy = energy.index_add(
         0, receivers, _repulsion(form, distances, species, senders, receivers)
@@ -271,16 +272,3 @@ def _repulsion(
     envelope = 1 - 0.5 * (p + 1) * (p + 2) * up + p * (p + 2) * up * u
     envelope = torch.where(u < 1, envelope - 0.5 * p * (p + 1) * up * u * u, 0.0)
     return strength / distances * phi * envelope
-
-
-def _harmonics(unit: torch.Tensor, l_max: int) -> torch.Tensor:
-    """Real harmonics of e3nn's order, sum_m Y_lm**2 = 2 l + 1."""
-    x, y, z = unit.unbind(1)
-    d, f = z * z - x * x, 5 * y * y
-    s3, s5, s7, s15, s105 = (math.sqrt(k) for k in (3, 5, 7, 15, 105))
-    a, c = math.sqrt(35 / 8), math.sqrt(21 / 8)
-    rows = [torch.ones_like(x), s3 * x, s3 * y, s3 * z]
-    rows += [s15 * x * z, s15 * x * y, s5 * (1.5 * y * y - 0.5), s15 * y * z, 0.5 * s15 * d]
-    rows += [a * x * (2 * z * z + d), s105 * x * y * z, c * x * (f - 1), 0.5 * s7 * y * (f - 3)]
-    rows += [c * z * (f - 1), 0.5 * s105 * y * d, a * z * (d - 2 * x * x)]
-    return torch.stack(rows[: (l_max + 1) ** 2], dim=1)

@@ -3,8 +3,8 @@
 import torch
 
 from mace_mm.graph.graph import Graph, edge_vectors
+from mace_mm.kernels.spherical_harmonics import spherical_harmonics
 from mace_mm.model.mace import MACE
-from mace_mm.model.spherical_harmonics import spherical_harmonics
 
 
 def scalar_features(network: MACE, graph: Graph) -> torch.Tensor:

@@ -7,13 +7,13 @@ networks for fast and accurate force fields", NeurIPS 2022, arXiv:2206.07697.
 import torch
 from torch import nn
 
+from mace_mm.kernels.spherical_harmonics import spherical_harmonics
 from mace_mm.model.config import MACEConfig
 from mace_mm.model.interaction import Interaction
 from mace_mm.model.pair_repulsion import ZBL, NoRepulsion
 from mace_mm.model.product import Product
 from mace_mm.model.radial import AgnesiTransform, NoTransform, RadialBasis
 from mace_mm.model.readout import LinearReadout, NonlinearReadout
-from mace_mm.model.spherical_harmonics import spherical_harmonics
 
 
 class Embedding(nn.Module):

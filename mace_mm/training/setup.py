@@ -16,6 +16,7 @@ from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential
 from mace_mm.training.checkpoint import Checkpoint
 from mace_mm.training.config import ModelConfig, TrainingConfig
+from mace_mm.training.domain import Domain
 from mace_mm.training.finetune import freeze, start_from
 from mace_mm.training.frames import WeightedFrames, gather, split, subset
 
@@ -32,11 +33,13 @@ class Frames:
         train, validation: frames with weights; single atoms are left out.
         isolated_atoms: energies of single atoms in the training files, eV, by head and atomic
             number.
+        domains: the range of the training frames by head.
     """
 
     train: WeightedFrames
     validation: WeightedFrames
     isolated_atoms: dict[str, dict[int, float]]
+    domains: dict[str, Domain]
 
 
 def prepare_frames(config: TrainingConfig) -> Frames:
@@ -57,9 +60,9 @@ def prepare_frames(config: TrainingConfig) -> Frames:
         train, validation = split(
             frames, config.data.validation_fraction, config.data.split_by, config.seed
         )
-    _check_labels(train, "training")
+    domains = _check_labels(train, "training")
     _check_labels(validation, "validation")
-    return Frames(train=train, validation=validation, isolated_atoms=isolated)
+    return Frames(train=train, validation=validation, isolated_atoms=isolated, domains=domains)
 
 
 def build_potential(
@@ -202,15 +205,21 @@ def _take_isolated_atoms(
     return subset(frames, np.flatnonzero(sizes > 1)), energies
 
 
-def _check_labels(frames: WeightedFrames, what: str) -> None:
-    """Read every frame once: a NaN label or a damaged frame shows now, not after hours."""
+def _check_labels(frames: WeightedFrames, what: str) -> dict[str, Domain]:
+    """Read every frame once: a NaN label or a damaged frame shows now, not after hours.
+
+    Returns the frames' range by head.
+    """
     n_energies = n_forces = 0
+    domains: dict[str, Domain] = {}
     for index in range(len(frames.source)):
         frame = frames.source[index]
+        domains.setdefault(frame.head, Domain()).add(frame)
         n_energies += frame.energy is not None
         n_forces += frame.forces is not None
     if n_energies + n_forces == 0:
         raise DataError(f"none of the {len(frames.source)} {what} frames has a label")
+    return domains
 
 
 def _check_elements(potential: Potential, source: FrameSource) -> None:

@@ -1,0 +1,1 @@
+"""The evaluation form on a GPU, in Triton; single precision."""

@@ -1,0 +1,189 @@
+"""Long runs with a model: molecules of FreeSolv in vacuum, and liquid water.
+
+    python scripts/stability.py {langevin,nve,water} SHARED OUT.json [--count N] [--ps T]
+
+langevin: 300 K, 1 fs. A molecule fails with a broken bond (a bond of the topology, half as long
+again as in the minimized start), an exploded energy or a NaN. nve: velocity Verlet at 0.5 fs after
+5 ps at 300 K; the drift of the total energy is the slope of a line. water: NPT at 300 K and 1 bar.
+OUT.json is written after each molecule; a run that was stopped goes on with the next one. Failures
+are kept in the file. One thread.
+"""
+
+import argparse
+import json
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import openmm
+import torch
+from openmm import unit
+from openmmml import MLPotential
+from stability_water import run_water
+
+from mace_mm.deploy.open_model import open_model
+from mace_mm.errors import MaceMMError
+from mace_mm.simulation.ligand import Ligand, load_ligand
+
+TEMPERATURE_K = 300.0
+FRICTION_PER_PS = 1.0
+TIMESTEP_FS = 1.0
+NVE_TIMESTEP_FS = 0.5
+EQUILIBRATION_PS = 5.0
+CHECK_EVERY_PS = 0.1
+BROKEN = 1.5
+# The mean is about kT/2 for each of 3 coordinates.
+EXPLODED_KT_PER_ATOM = 15.0
+BOLTZMANN_KJ_MOL_K = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
+
+
+def freesolv(shared: Path, elements: set[int], count: int) -> list[tuple[str, Ligand]]:
+    """`count` molecules, evenly spaced in the order of their names; neutral, of known elements."""
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(shared / "data" / "freesolv" / "sdffiles.tar.gz") as archive:
+            archive.extractall(folder, filter="data")
+        every = []
+        for path in sorted(Path(folder).rglob("*.sdf")):
+            ligand = load_ligand(str(path))
+            numbers = {a.element.atomic_number for a in ligand.topology.atoms()}
+            if numbers <= elements and not ligand.total_charge:
+                every.append((path.stem, ligand))
+    chosen = np.unique(np.linspace(0, len(every) - 1, count).round().astype(int))
+    return [every[k] for k in chosen]
+
+
+class Run:
+    """One molecule in OpenMM."""
+
+    def __init__(self, ligand: Ligand, model: str | None, timestep_fs: float, seed: int) -> None:
+        system = MLPotential("mace", modelPath=model).createSystem(ligand.topology)
+        self.integrator = openmm.CompoundIntegrator()
+        self.integrator.addIntegrator(
+            openmm.LangevinMiddleIntegrator(
+                TEMPERATURE_K * unit.kelvin,
+                FRICTION_PER_PS / unit.picosecond,
+                TIMESTEP_FS * unit.femtosecond,
+            )
+        )
+        self.integrator.addIntegrator(openmm.VerletIntegrator(timestep_fs * unit.femtosecond))
+        self.integrator.getIntegrator(0).setRandomNumberSeed(seed)
+        self.context = openmm.Context(
+            system, self.integrator, openmm.Platform.getPlatform("Reference")
+        )
+        self.context.setPositions(ligand.positions_nm)
+        openmm.LocalEnergyMinimizer.minimize(self.context, maxIterations=500)
+        self.bonds = np.array([(b.atom1.index, b.atom2.index) for b in ligand.topology.bonds()])
+        self.names = [a.name for a in ligand.topology.atoms()]
+        self.start_energy, self.start_lengths = self._look()
+        self.context.setVelocitiesToTemperature(TEMPERATURE_K * unit.kelvin, seed)
+
+    def _look(self) -> tuple[float, np.ndarray]:
+        state = self.context.getState(energy=True, positions=True)
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+        lengths = np.linalg.norm(positions[self.bonds[:, 0]] - positions[self.bonds[:, 1]], axis=1)
+        energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        return energy, lengths
+
+    def total_energy(self) -> float:
+        """Potential and kinetic, kJ/mol."""
+        state = self.context.getState(energy=True)
+        total = state.getPotentialEnergy() + state.getKineticEnergy()
+        return float(total.value_in_unit(unit.kilojoule_per_mole))
+
+    def step(self, ps: float) -> None:
+        step_ps = self.integrator.getStepSize().value_in_unit(unit.picosecond)
+        self.integrator.step(round(ps / step_ps))
+
+    def problem(self) -> str | None:
+        """What is wrong now."""
+        energy, lengths = self._look()
+        if not (np.isfinite(energy) and np.isfinite(lengths).all()):
+            return "not a number"
+        stretch = lengths / self.start_lengths
+        worst = int(stretch.argmax())
+        if stretch[worst] > BROKEN:
+            first, second = (self.names[i] for i in self.bonds[worst])
+            return f"bond {first}-{second} broken: {lengths[worst]:.2f} Å"
+        above = (energy - self.start_energy) / (BOLTZMANN_KJ_MOL_K * TEMPERATURE_K)
+        if above > EXPLODED_KT_PER_ATOM * len(self.names):
+            return f"energy {above:.0f} kT above the start"
+        return None
+
+
+def langevin(name: str, ligand: Ligand, model: str | None, ps: float, seed: int) -> dict:
+    """One molecule at constant temperature."""
+    began = time.process_time()
+    run, done, problem = Run(ligand, model, TIMESTEP_FS, seed), 0.0, None
+    while done < ps - 1e-9 and problem is None:
+        run.step(CHECK_EVERY_PS)
+        done += CHECK_EVERY_PS
+        problem = run.problem()
+    return {
+        "smiles": ligand.smiles,
+        "n_atoms": ligand.n_atoms,
+        "ps": round(done, 3),
+        "failure": problem,
+        "cpu_s": round(time.process_time() - began, 1),
+    }
+
+
+def nve(name: str, ligand: Ligand, model: str | None, ps: float, seed: int) -> dict:
+    """One molecule at constant energy."""
+    run = Run(ligand, model, NVE_TIMESTEP_FS, seed)
+    run.step(EQUILIBRATION_PS)
+    run.integrator.setCurrentIntegrator(1)
+    times, energies = [], []
+    for k in range(round(ps / CHECK_EVERY_PS)):
+        run.step(CHECK_EVERY_PS)
+        times.append((k + 1) * CHECK_EVERY_PS)
+        energies.append(run.total_energy())
+    slope = np.polyfit(times, energies, 1)[0] / ligand.n_atoms
+    return {
+        "smiles": ligand.smiles,
+        "n_atoms": ligand.n_atoms,
+        "ps": ps,
+        "drift_kj_mol_atom_ps": float(f"{slope:.3g}"),
+        "fluctuation_kj_mol": float(f"{np.std(energies):.3g}"),
+        "failure": run.problem(),
+    }
+
+
+def main() -> None:
+    """Run what is not in the file yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=("langevin", "nve", "water"))
+    parser.add_argument("shared", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", help="an archive; the bundled model if left out")
+    parser.add_argument("--count", type=int, default=100, help="molecules, of FreeSolv or of water")
+    parser.add_argument("--ps", type=float, default=100.0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    archive = open_model(arguments.model)
+    content = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    if content.get("model", archive.sha256) != archive.sha256:
+        raise SystemExit(f"{arguments.out} was made with other weights: remove it first")
+    content["model"] = archive.sha256
+    if arguments.kind == "water":
+        picture = arguments.out.with_suffix(".png")
+        content |= run_water(arguments.model, arguments.count, arguments.ps, picture)
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+        return
+    one = langevin if arguments.kind == "langevin" else nve
+    molecules = content.setdefault("molecules", {})
+    elements = set(archive.config.atomic_numbers)
+    for seed, (name, ligand) in enumerate(freesolv(arguments.shared, elements, arguments.count)):
+        if name in molecules:
+            continue
+        try:
+            molecules[name] = one(name, ligand, arguments.model, arguments.ps, seed + 1)
+        except (MaceMMError, openmm.OpenMMException) as error:
+            molecules[name] = {"smiles": ligand.smiles, "failure": str(error).splitlines()[0]}
+        print(name, molecules[name], flush=True)
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Make the bundled model from the teachers' labels and SPICE's training frames.
+
+    python scripts/train_bundled.py SHARED AIMNET2.jpt RUNS [--max-molecules N]
+
+SHARED holds `data/`; AIMNET2.jpt is described in `bundled_model/teachers.py`. In the folder RUNS:
+labels.h5, spice_*.xyz, diatomics.xyz, and small/ with checkpoints, history, its picture and the
+archive. A run that was stopped goes on. `benchmark_model.py`, `stability.py` and
+`write_model_card.py` measure and describe the archive then.
+"""
+
+import argparse
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent / "bundled_model"))
+
+from combine_labels import ELEMENTS, combine, fit_combination, read_spice
+from teachers import AIMNet2, label_with_aimnet2, read_teacher
+
+from mace_mm.data.spice_writer import write_spice
+from mace_mm.elements import atomic_number, covalent_radius
+from mace_mm.model.pair_repulsion import ZBL
+
+CONFIG = Path(__file__).parent / "bundled_model" / "small.yaml"
+VALIDATION_SHARE = 8
+
+
+def write_labels(data: Path, network: AIMNet2, runs: Path, limit: int | None) -> None:
+    """Combined labels of the teachers."""
+    teacher = islice(read_teacher(data / "teacher" / "teacher.h5"), limit)
+    molecules = list(label_with_aimnet2(teacher, network))
+    spice = read_spice(data / "spice-labelled")
+    fitted = fit_combination(molecules, network, spice)
+    labelled = combine(molecules, fitted)
+    write_spice(runs / "labels.h5", labelled, atomic_energies=atomic_energies())
+
+
+def atomic_energies() -> dict[int, float]:
+    """Of the configuration, eV by atomic number."""
+    by_symbol = yaml.safe_load(CONFIG.read_text())["atomic_energies"]
+    return {atomic_number(symbol): energy for symbol, energy in by_symbol.items()}
+
+
+def write_spice_frames(data: Path, runs: Path) -> None:
+    """SPICE's training frames; an eighth of the formulas is set aside for validation."""
+    frames = read_spice(data / "spice-labelled")
+    for atoms in ase.io.read(data / "spice-dipeptides" / "dipeptides_train.xyz", ":"):
+        if "REF_energy" not in atoms.info:
+            atoms.info["REF_energy"] = atoms.get_potential_energy()
+            atoms.arrays["REF_forces"] = atoms.get_forces()
+            atoms.calc = None
+        if set(atoms.numbers) <= set(ELEMENTS):
+            frames.append(atoms)
+    formulas = sorted({a.get_chemical_formula() for a in frames})
+    aside = set(np.random.default_rng(1).permutation(formulas)[: len(formulas) // VALIDATION_SHARE])
+    for name, wanted in (("validation", True), ("train", False)):
+        kept = [a for a in frames if (a.get_chemical_formula() in aside) == wanted]
+        ase.io.write(runs / f"spice_{name}.xyz", kept, format="extxyz")
+
+
+def write_diatomics(runs: Path) -> None:
+    """Pairs of atoms at short distance that feel the pair repulsion and nothing else."""
+    isolated = atomic_energies()
+    zbl = ZBL(ELEMENTS, 5)
+    frames = []
+    for i, a in enumerate(ELEMENTS):
+        for j, b in enumerate(ELEMENTS[: i + 1]):
+            for share in np.linspace(0.12, 0.62, 24):
+                d = torch.tensor([share * (covalent_radius(a) + covalent_radius(b))])
+                d = d.double().requires_grad_(True)
+                # Both directions of the edge carry half.
+                energy = 2 * zbl(d, torch.tensor([i]), torch.tensor([j])).sum()
+                (slope,) = torch.autograd.grad(energy, d)
+                atoms = ase.Atoms([a, b], [[0, 0, 0], [0, 0, d.item()]])
+                atoms.info["REF_energy"] = energy.item() + isolated[a] + isolated[b]
+                atoms.arrays["REF_forces"] = np.array([[0, 0, slope.item()], [0, 0, -slope.item()]])
+                frames.append(atoms)
+    ase.io.write(runs / "diatomics.xyz", frames, format="extxyz")
+
+
+def main() -> None:
+    """Labels, then training."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("shared", type=Path)
+    parser.add_argument("aimnet2", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--max-molecules", type=int, help="of the teachers, for a trial")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    runs, data = arguments.runs, arguments.shared / "data"
+    runs.mkdir(parents=True, exist_ok=True)
+    if not (runs / "labels.h5").exists():
+        write_spice_frames(data, runs)
+        write_diatomics(runs)
+        write_labels(data, AIMNet2(arguments.aimnet2), runs, arguments.max_molecules)
+    config = runs / "small.yaml"
+    config.write_text(CONFIG.read_text().replace("runs/", f"{runs.resolve()}/"))
+    program = "import sys; from mace_mm.cli.app import main; main(sys.argv[1:])"
+    subprocess.run([sys.executable, "-c", program, "train", str(config)], check=True)
+
+
+if __name__ == "__main__":
+    main()
