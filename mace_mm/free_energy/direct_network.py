@@ -5,8 +5,8 @@ from torch import nn
 
 from mace_mm.graph.graph import Graph, edge_vectors
 from mace_mm.graph.verlet import VerletList
-from mace_mm.model.potential import Potential
 from mace_mm.kernels.spherical_harmonics import spherical_harmonics
+from mace_mm.model.potential import Potential
 from mace_mm.units import EV_PER_ANGSTROM_TO_KJ_MOL_NM, EV_TO_KJ_MOL, NM_TO_ANGSTROM
 
 
