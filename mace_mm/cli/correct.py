@@ -1,18 +1,11 @@
 """``mace-mm correct``: the free energy of going from a force field to ML/MM."""
 
-from pathlib import Path
-
-import typer
 from rich.console import Console
 
+from mace_mm.cli.free_energy_arguments import ConfigFile, Overrides, Plan
 
-def correct(
-    config: Path = typer.Argument(..., metavar="CONFIG.yaml", help="Settings of the run."),
-    overrides: list[str] | None = typer.Argument(
-        None, metavar="[KEY=VALUE]...", help="Settings that replace those of the file."
-    ),
-    plan: bool = typer.Option(False, "--plan", help="Time the system, print the cost, stop."),
-) -> None:
+
+def correct(config: ConfigFile, overrides: Overrides = None, plan: Plan = False) -> None:
     """Correct a force field's end state to ML/MM. An interrupted run continues."""
     from mace_mm.free_energy.dependencies import check_dependencies
 
