@@ -1,6 +1,9 @@
 """Covalent boundaries: link atoms, forces through them, OpenMM-ML's own embedding beside ours."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import numpy as np
 import openmm
@@ -182,3 +185,21 @@ def test_boundaries_that_are_refused(butanol):
     outer = side_of(topology, every, (*next_one, middle))
     with pytest.raises(InputError, match="cuts two bonds"):
         mix(topology, system, [*atoms, *outer])
+
+
+@pytest.mark.slow
+def test_example_of_a_residue(project_root, tmp_path):
+    script = project_root / "examples/mixed_residue.py"
+    table = tmp_path / "side_chain.csv"
+    command = [sys.executable, str(script), "--steps", "100", "--padding", "0.6"]
+    environment = {**os.environ, "PYTHONPATH": str(project_root)}
+    run = subprocess.run(
+        [*command, "--output", str(table)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
+        env=environment,
+    )
+    assert "5 of them by the model" in run.stdout
+    assert len(table.read_text().splitlines()) == 3

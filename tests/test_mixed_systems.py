@@ -145,7 +145,8 @@ def test_barostat_and_dynamics():
     assert state.getPeriodicBoxVectors() != mixed.getDefaultPeriodicBoxVectors()
 
 
-def test_whole_system_as_region():
+@pytest.mark.parametrize("embedding", ["mechanical", "electrostatic"])
+def test_whole_system_as_region(embedding):
     topology, system, positions, (atoms,) = solvated(["CCO"], method=app.NoCutoff)
     solute = topology_of_part(topology, atoms)
     part = inside_of(system, atoms)
@@ -159,7 +160,11 @@ def test_whole_system_as_region():
                 first, second, *values = force.getBondParameters(i)
                 bonds.addBond(first - atoms[0], second - atoms[0], *values)
     alone.addForce(bonds)
-    mixed = mix(solute, alone, range(len(atoms)), interpolate=True)
+    charges = openmm.NonbondedForce()
+    for i in atoms:
+        charges.addParticle(0.1 * (-1) ** i, 0.1, 0.0)
+    alone.addForce(charges)
+    mixed = mix(solute, alone, range(len(atoms)), interpolate=True, embedding=embedding)
     context = context_of(mixed, positions[atoms])
     model = MLPotential("mace").createSystem(solute, **DOUBLE)
     want = evaluate(model, positions[atoms]).energy
