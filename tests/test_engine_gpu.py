@@ -70,7 +70,6 @@ sys.exit("an incomplete list was accepted")
 
 BASE = {"atomic_numbers": [1, 6, 8], "r_max": 1.9, "channels": 16, "avg_num_neighbors": 4.0}
 LAYOUTS = {
-    "scalars": {},
     "vectors, repulsion": {"hidden_l_max": 1, "pair_repulsion": True, "l_max": 2},
     "three layers": {"correlation": [2, 1, 3], "l_max": 1, "hidden_l_max": 1},
     "transform, residual": {"distance_transform": "agnesi", "residual_first": True, "l_max": 2},

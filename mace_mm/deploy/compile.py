@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mace_mm import errors
-from mace_mm.kernels import ops  # noqa: F401  (registers the operator that compiled modules call)
+from mace_mm.deploy import gpu_operator  # noqa: F401  (registers the operator, see there)
 
 CompiledModule = torch.jit.ScriptModule
 CompiledError = RuntimeError  # torch.jit.Error is one; operators raise their own

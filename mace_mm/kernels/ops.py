@@ -2,10 +2,11 @@
 
 Importing this module registers it, for eager code, TorchScript and torch.export. On the CPU it is
 the compiled engine, called without Python from TorchScript and C++; where the engine is missing,
-plain torch.
+plain torch. `mace_mm.deploy.gpu_operator` adds the GPU.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -130,3 +131,13 @@ def _register() -> tuple[torch.library.Library, Engine | None]:
 
 # The library must live as long as the operator; the engine is None where there is none.
 _LIBRARY, ENGINE = _register()
+
+
+def implement(device: str, function: Callable[..., tuple[torch.Tensor, ...]]) -> None:
+    """Give the operator its implementation for one kind of device, once in a process.
+
+    Args:
+        device: torch's dispatch key, such as "CUDA".
+        function: takes the arguments of the operator.
+    """
+    _LIBRARY.impl("energy_forces", function, device)

@@ -1,23 +1,28 @@
-"""A model on a machine for the first time: does the compiled engine agree with the network?
+"""A model on a machine for the first time: does the fast engine agree with the network?
 
 The answer is kept in the user's cache folder, under a hash of the model's evaluation form, the
-engine's library and the processor, so that the check is done once.
+engine's code and the processor, so that the check is done once.
 """
 
 import hashlib
+import importlib.metadata
 import logging
 import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.deploy.fold import Folded
+from mace_mm.deploy.gpu_operator import GpuContext
 from mace_mm.errors import BackendError
+from mace_mm.kernels import gpu
 from mace_mm.kernels.backends import Context, Engine
+from mace_mm.kernels.gpu.evaluator import gpu_problem
 from mace_mm.kernels.reference import Evaluated
 from mace_mm.model.potential import Prediction
 
@@ -32,8 +37,60 @@ Network = Callable[[list[int]], Callable[[torch.Tensor, torch.Tensor, torch.Tens
 _log = logging.getLogger(__name__)
 
 
-def check_engine(engine: Engine, folded: Folded, exact: Network) -> None:
-    """Compare the engine with the network on a small periodic cluster, once on each machine.
+class Candidate(NamedTuple):
+    """An engine to check.
+
+    Attributes:
+        name: for messages.
+        code: reads what it was built from; a change of it asks for a new check.
+        evaluate: form, positions (n_atoms, 3) Å, species, cell (3, 3) Å to results on the CPU.
+    """
+
+    name: str
+    code: Callable[[], bytes]
+    evaluate: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], Evaluated]
+
+
+def cpu_candidate(engine: Engine) -> Candidate:
+    """The compiled library."""
+
+    def evaluate(
+        form: torch.Tensor, positions: torch.Tensor, species: torch.Tensor, cell: torch.Tensor
+    ) -> Evaluated:
+        return Context(engine, form).evaluate(positions, species, cell, skin=0.0, threads=1)
+
+    def code() -> bytes:
+        return Path(engine.library._name).read_bytes() + _processor().encode()
+
+    return Candidate(engine.instruction_set, code, evaluate)
+
+
+def gpu_candidate(device: torch.device) -> Candidate:
+    """The Triton kernels on a device.
+
+    Raises:
+        BackendError: they cannot run here.
+    """
+    problem = gpu_problem()
+    if problem is not None:
+        raise BackendError(f"the native engine needs Triton on {device}, but {problem}")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
+
+    def code() -> bytes:
+        sources = sorted(Path(gpu.__file__).parent.glob("*.py"))
+        versions = f"{name} {importlib.metadata.version('triton')}".encode()
+        return b"".join(path.read_bytes() for path in sources) + versions
+
+    def evaluate(
+        form: torch.Tensor, positions: torch.Tensor, species: torch.Tensor, cell: torch.Tensor
+    ) -> Evaluated:
+        return GpuContext(form, species, device).evaluate(positions, cell, skin=0.5)
+
+    return Candidate(f"Triton, {name}", code, evaluate)
+
+
+def check_engine(engine: Candidate, folded: Folded, exact: Network) -> None:
+    """Compare an engine with the network on a small periodic cluster, once on each machine.
 
     Args:
         engine: to check.
@@ -49,12 +106,12 @@ def check_engine(engine: Engine, folded: Folded, exact: Network) -> None:
         return
     numbers, positions, cell = _cluster(folded.atomic_numbers)
     species = torch.tensor([folded.atomic_numbers.index(z) for z in numbers])
-    found = Context(engine, folded.form).evaluate(positions, species, cell, skin=0.0, threads=1)
+    found = engine.evaluate(folded.form, positions, species, cell)
     wanted = exact(numbers)(positions, cell, torch.ones(3, dtype=torch.bool))
     worst = _disagreement(found, wanted)
     if not worst <= TOLERANCES[folded.precision]:
         raise BackendError(
-            f"the {engine.instruction_set} engine and the network disagree by {worst:.1e} of the "
+            f"the engine ({engine.name}) and the network disagree by {worst:.1e} of the "
             f"largest force on a test cluster, allowed is {TOLERANCES[folded.precision]:.0e} in "
             f"{folded.precision} precision; please report this with the model"
         )
@@ -64,10 +121,10 @@ def check_engine(engine: Engine, folded: Folded, exact: Network) -> None:
         _log.debug("the check of the engine is not remembered: %s", problem)
 
 
-def _mark(engine: Engine, folded: Folded) -> Path:
+def _mark(engine: Candidate, folded: Folded) -> Path:
     digest = hashlib.sha256(folded.form.numpy().tobytes())
-    digest.update(Path(engine.library._name).read_bytes())
-    digest.update(f"{platform.machine()} {_processor()} {torch.__version__}".encode())
+    digest.update(engine.code())
+    digest.update(f"{platform.machine()} {torch.__version__}".encode())
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(root) / "mace_mm" / "checked" / digest.hexdigest()[:32]
 

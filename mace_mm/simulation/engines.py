@@ -119,7 +119,7 @@ class ReferenceEvaluator(Evaluator):
 
 
 class NativeEvaluator(Evaluator):
-    """The compiled kernels, see `mace_mm.kernels.ops`; on the CPU."""
+    """The operator of `mace_mm.kernels.ops`: compiled kernels on the CPU, Triton on a GPU."""
 
     form: torch.Tensor
     state: torch.Tensor
@@ -168,10 +168,14 @@ class NativeEvaluator(Evaluator):
         self, positions: torch.Tensor, box: torch.Tensor, length: float, energy: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See :class:`Evaluator`."""
+        here, cell = positions.detach(), box.detach()
+        if here.is_cuda or not self.species.is_cuda:
+            here = here.to(self.species.device)
+        # A model on a GPU takes positions from the CPU in one copy and gives results back in one.
         energies, forces, _, _ = torch.ops.mace_mm.energy_forces(
-            positions.detach().to(self.species.device),
+            here,
             self.species,
-            box.detach().to(self.species.device),
+            cell.to(here.device),
             self.form,
             self.state,
             self.skin,

@@ -13,7 +13,12 @@ from mace_mm.elements import species_index
 from mace_mm.errors import BackendError, InputError
 from mace_mm.kernels import ops
 from mace_mm.model.potential import Potential
-from mace_mm.simulation.engine_check import check_engine
+from mace_mm.simulation.engine_check import (
+    Candidate,
+    check_engine,
+    cpu_candidate,
+    gpu_candidate,
+)
 from mace_mm.simulation.engines import Evaluator, NativeEvaluator, ReferenceEvaluator
 
 ENGINES = ("auto", "native", "reference")
@@ -40,8 +45,8 @@ def build_evaluator(
         archive: the model; left as it is.
         atomic_numbers: (n_atoms,) in the order of the positions to come.
         precision: "single" or "double", of the network.
-        engine: "native" (compiled kernels), "reference" (plain torch), or "auto" for the fastest
-            that can run this model on this device; the choice is logged.
+        engine: "native" (compiled kernels; Triton on a GPU), "reference" (plain torch), or "auto"
+            for the fastest that can run this model on this device; the choice is logged.
         skin: extra radius of the neighbor list, Å.
         device: where to compute.
 
@@ -86,26 +91,34 @@ def _native(
     skin: float,
     device: torch.device,
 ) -> NativeEvaluator:
-    """The evaluator on the compiled engine.
+    """The evaluator on the fast engine of a device.
 
     Raises:
         BackendError: why it cannot be used here.
     """
-    if device.type != "cpu":
-        raise BackendError(f"the native engine runs on the CPU, not on {device}")
-    if ops.ENGINE is None:
-        raise BackendError("the native engine was not compiled when mace_mm was installed")
+    engine = _fast_engine(precision, device)
     # A form of the elements at hand is small and stays in cache.
     elements = tuple(sorted({int(z) for z in atomic_numbers}))
     known = _folded.setdefault(archive.potential, {})
-    if (elements, precision) not in known:
+    key = (elements, precision, engine.name)
+    if key not in known:
         folded = fold(archive.potential, precision=precision, elements=elements)
-        check_engine(ops.ENGINE, folded, lambda n: _reference(archive, n, "double", DEFAULT_SKIN))
-        known[elements, precision] = folded
-    folded = known[elements, precision]
-    _log.info("engine native (%s), %s precision", ops.ENGINE.instruction_set, precision)
+        check_engine(engine, folded, lambda n: _reference(archive, n, "double", DEFAULT_SKIN))
+        known[key] = folded
+    folded = known[key]
+    _log.info("engine native (%s), %s precision", engine.name, precision)
     species = torch.tensor(species_index(atomic_numbers, folded.atomic_numbers))
-    return NativeEvaluator(folded.form, species, skin).eval()
+    return NativeEvaluator(folded.form, species, skin).to(device).eval()
+
+
+def _fast_engine(precision: str, device: torch.device) -> Candidate:
+    if device.type != "cpu":
+        if precision != "single":
+            raise BackendError(f"the native engine on {device} computes in single precision")
+        return gpu_candidate(device)
+    if ops.ENGINE is None:
+        raise BackendError("the native engine was not compiled when mace_mm was installed")
+    return cpu_candidate(ops.ENGINE)
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:

@@ -35,11 +35,11 @@ def _edge(
     tl.store(vector + 3 * e, vx, mask=keep)
     tl.store(vector + 3 * e + 1, vy, mask=keep)
     tl.store(vector + 3 * e + 2, vz, mask=keep)
-    # Beyond the cutoff lies the last knot: value and slope are zero there.
+    # Rounding may put an edge just within the cutoff onto the last knot.
     u = tl.minimum(d * (N_BINS / R_MAX), N_BINS * 1.0)
     bin = tl.minimum(u.to(tl.int32), N_BINS - 1)
     table = tl.load(pair_table + zi * N_SPECIES + zj).to(tl.int32)
-    tl.store(knot + e, table * (N_BINS + 1) + bin, mask=keep)
+    tl.store(knot + e, table * N_BINS + bin, mask=keep)
     _put(fraction + e, u - bin, keep)
     # Slopes of the splines are per bin; the direction carries the change of unit.
     _put(direction + 3 * e, x * (N_BINS / R_MAX), keep)

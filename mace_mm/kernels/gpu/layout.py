@@ -140,8 +140,6 @@ def _layer(
         l_max=l_max,
     )
     text = convolution_forward(layout) + convolution_backward(layout, with_features=i > 0)
-    radial = host[f"radial.{i}"]  # (tables, knots, blocks, paths, derivatives, 16)
-    radial = radial.permute(0, 1, 3, 4, 2, 5).reshape(-1, *radial.shape[3:5], channels)
     contractions, polynomials = [], []
     for degree in range(hidden_out + 1):
         key = (l_max, degree, correlation)
@@ -172,7 +170,7 @@ def _layer(
         kernels=compiled(HEADER + text),
         contractions=contractions,
         polynomials=polynomials,
-        radial=radial.contiguous(),
+        radial=radial_polynomials(host[f"radial.{i}"]),
         linear=matrix_table(places, linear),
         linear_back=matrix_table([(d, b, a) for d, a, b in places], linear_t),
         up=up,
@@ -182,6 +180,33 @@ def _layer(
         readout_back=matrix_table([(0, 0, 0)], {0: readout.transpose(1, 2).contiguous()}),
         n_out=(hidden_out + 1) ** 2,
     )
+
+
+def radial_polynomials(splines: torch.Tensor) -> torch.Tensor:
+    """Coefficients of 1, t, ... t**5 in each bin, t from 0 to 1; float32.
+
+    Rounded after the differences of the knots were taken, they keep the slopes exact.
+
+    Args:
+        splines: (n_tables, n_bins + 1, blocks, n_paths, 3, 16) float64, value, slope, curvature.
+
+    Returns:
+        (n_tables * n_bins, n_paths, 6, channels).
+    """
+    n_paths, n_channels = splines.size(3), splines.size(2) * splines.size(5)
+    knots = splines.permute(4, 0, 1, 3, 2, 5).flatten(4)
+    (value, slope, curvature), far = knots[:, :, :-1].unbind(0), knots[:, :, 1:]
+    step, slope_1, curvature_1 = far[0] - value, far[1], far[2]
+    terms = (
+        value,
+        slope,
+        0.5 * curvature,
+        10 * step - 6 * slope - 4 * slope_1 - 1.5 * curvature + 0.5 * curvature_1,
+        -15 * step + 8 * slope + 7 * slope_1 + 1.5 * curvature - curvature_1,
+        6 * step - 3 * slope - 3 * slope_1 - 0.5 * curvature + 0.5 * curvature_1,
+    )
+    stacked = torch.stack(terms, dim=3).float()
+    return stacked.reshape(-1, n_paths, 6, n_channels).contiguous()
 
 
 def _first_path(layout: ConvolutionLayout, degree: int) -> int:

@@ -67,6 +67,7 @@ def compiled(text: str) -> SimpleNamespace:
 
 # A while loop: Triton's interpreter cannot count over loaded bounds.
 _EDGE_LOOP = (
+    "    splits = tl.num_programs(2)",
     "    e = tl.load(first + i) + tl.program_id(2)",
     "    end = tl.load(last + i)",
     "    while e < end:",
@@ -82,29 +83,19 @@ def _edge_head(layout: ConvolutionLayout, with_slope: bool) -> list[str]:
     n_paths = len(layout.paths)
     lines = [
         "t = tl.load(fraction + e)",
-        "s = 1.0 - t",
-        "w1 = t * t * (3.0 - 2.0 * t)",
-        "w2 = t * s * s",
-        "w3 = -t * t * s",
-        f"near = radial + tl.load(knot + e).to(tl.int64) * {2 * n_paths} * C + c",
-        f"far = near + {2 * n_paths} * C",
+        f"bin = radial + tl.load(knot + e).to(tl.int64) * {6 * n_paths} * C + c",
         f"hrow = h + tl.load(source + e).to(tl.int64) * {layout.n_inputs} * C + c",
     ]
-    if with_slope:
-        lines += ["v1 = 6.0 * t * s", "v2 = s * (1.0 - 3.0 * t)", "v3 = t * (3.0 * t - 2.0)"]
     used = sorted(_harmonics_used(layout))
     lines += [f"y{k} = tl.load(Y + e * {layout.n_harmonics} + {k})" for k in used]
     lines += [f"h{m} = tl.load(hrow + {m} * C)" for m in range(layout.n_inputs)]
     for p in range(n_paths):
-        lines += [
-            f"n0 = tl.load(near + {2 * p} * C)",
-            f"n1 = tl.load(near + {2 * p + 1} * C)",
-            f"f0 = tl.load(far + {2 * p} * C)",
-            f"f1 = tl.load(far + {2 * p + 1} * C)",
-            f"r{p} = n0 + w1 * (f0 - n0) + w2 * n1 + w3 * f1",
-        ]
+        lines += [f"k{n} = tl.load(bin + {6 * p + n} * C)" for n in range(6)]
+        lines.append(f"r{p} = ((((k5 * t + k4) * t + k3) * t + k2) * t + k1) * t + k0")
         if with_slope:
-            lines.append(f"q{p} = v1 * (f0 - n0) + v2 * n1 + v3 * f1")
+            lines.append(
+                f"q{p} = (((5.0 * k5 * t + 4.0 * k4) * t + 3.0 * k3) * t + 2.0 * k2) * t + k1"
+            )
     return lines
 
 
@@ -137,13 +128,13 @@ def convolution_forward(layout: ConvolutionLayout) -> str:
     lines = [
         "@triton.jit",
         "def convolution_forward(first, last, source, knot, fraction, Y, h, radial, out,",
-        "                        C: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr):",
+        "                        C: tl.constexpr, BLOCK: tl.constexpr):",
         "    i = tl.program_id(0).to(tl.int64)",
         "    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)",
         *[f"    a{p}_{m} = tl.zeros([BLOCK], tl.float32)" for p, m in names],
         *_EDGE_LOOP,
         *[f"        {line}" for line in body],
-        "        e += SPLITS",
+        "        e += splits",
         "    part = tl.program_id(2) * tl.num_programs(0) + i",
         f"    row = out + part * {layout.row} * C + c",
         *[f"    tl.store(row + {layout.offset(p, m)} * C, a{p}_{m})" for p, m in names],
@@ -206,14 +197,14 @@ def convolution_backward(layout: ConvolutionLayout, with_features: bool) -> str:
         "def convolution_backward(first, last, source, knot, fraction, Y, dY, direction, h,",
         "                         radial, dout, gradient, dh,",
         "                         C: tl.constexpr, BLOCK: tl.constexpr,",
-        "                         STRIDE: tl.constexpr, SPLITS: tl.constexpr):",
+        "                         STRIDE: tl.constexpr):",
         "    i = tl.program_id(0).to(tl.int64)",
         "    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)",
         f"    row = dout + i * {layout.row} * C + c",
         *[f"    d{p}_{m} = tl.load(row + {layout.offset(p, m)} * C)" for p, m in names],
         *_EDGE_LOOP,
         *[f"        {line}" for line in body],
-        "        e += SPLITS",
+        "        e += splits",
         "",
     ]
     return "\n".join(lines) + "\n"

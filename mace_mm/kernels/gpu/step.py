@@ -95,7 +95,7 @@ class Step:
         parts = atoms.partial[i]
         layer.kernels.convolution_forward[(self.n_atoms, self.tables.n_blocks, self.splits)](
             *self._edge_arguments(i, edges), atoms.features[i], layer.radial, parts,
-            SPLITS=self.splits, **sizes,
+            **sizes,
         )  # fmt: skip
         if self.splits > 1:
             torch.sum(parts, 0, out=atoms.messages[i])
@@ -136,7 +136,7 @@ class Step:
         layer.kernels.convolution_backward[(self.n_atoms, self.tables.n_blocks, self.splits)](
             *self._edge_arguments(i, edges), edges.dY, edges.direction, atoms.features[i],
             layer.radial, atoms.messages[i], edges.gradient[:, i * self.tables.n_blocks :],
-            edges.d_sent, STRIDE=edges.n_parts, SPLITS=self.splits, **sizes,
+            edges.d_sent, STRIDE=edges.n_parts, **sizes,
         )  # fmt: skip
         if i > 0:
             self._backward_features(i, edges)
