@@ -1,11 +1,13 @@
 """Whole training runs: learning, exact continuation after SIGKILL, two processes, clear errors."""
 
+import copy
 import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ase
@@ -35,6 +37,7 @@ from mace_mm.training.devices import make_fabric
 from mace_mm.training.fast_potential import fast_potential
 from mace_mm.training.loop import TrainingLoop
 from mace_mm.training.restore import check_equal, trained_potential
+from mace_mm.training.run_checks import check_same_run
 from mace_mm.training.setup import build_potential, prepare_frames
 
 COMMAND = [sys.executable, "-c", "from mace_mm.cli.app import main; main()", "train"]
@@ -192,6 +195,17 @@ def test_other_settings_do_not_continue_a_run(undisturbed) -> None:
     values, _ = undisturbed
     with pytest.raises(ConfigError, match=r"other settings \(seed differ\)"):
         run({**values, "seed": 5})
+
+
+def test_a_run_of_an_older_version_continues(tmp_path, undisturbed) -> None:
+    values, expected = undisturbed
+    config = copy.deepcopy(expected.config)
+    del config["data"]["train"][0]["elements"]
+    older = replace(expected, config=config)
+    check_same_run(older, parse_config(values), tmp_path)
+    with pytest.raises(ConfigError, match="data differ"):
+        changed = {**values, "data": {**values["data"], "batch_size": 3}}
+        check_same_run(older, parse_config(changed), tmp_path)
 
 
 def test_two_processes_give_the_losses_of_one(tmp_path, undisturbed) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from mace_mm.errors import ConfigError
 from mace_mm.training.checkpoint import Checkpoint
 from mace_mm.training.config import TrainingConfig
+from mace_mm.training.config_file import parse_config
 
 # Settings that may change between a run and its continuation: they do not touch the numbers.
 _FREE_SETTINGS = ("run", "output", "name")
@@ -27,12 +28,10 @@ def check_processes(config: TrainingConfig, world: int) -> None:
 def check_same_run(checkpoint: Checkpoint, config: TrainingConfig, folder: Path) -> None:
     """Raise `ConfigError` unless the folder's run has the settings of this one."""
     now = config.model_dump(mode="json")
-    changed = sorted(
-        key
-        for key in set(now) | set(checkpoint.config)
-        if key not in _FREE_SETTINGS and now.get(key) != checkpoint.config.get(key)
-    )
-    precision = (checkpoint.config["run"]["precision"], now["run"]["precision"])
+    # Settings that the version of the checkpoint did not have take their defaults.
+    before = parse_config(checkpoint.config, origin=f"the run in {folder}").model_dump(mode="json")
+    changed = sorted(key for key in now if key not in _FREE_SETTINGS and now[key] != before[key])
+    precision = (before["run"]["precision"], now["run"]["precision"])
     if precision[0] != precision[1]:
         changed.append("run.precision")
     if changed:
