@@ -294,3 +294,14 @@ def test_mixed_box_vectors_reach_the_model():
     before = evaluate(context)[0]
     context.setPeriodicBoxVectors(*(np.eye(3) * 0.45))
     assert abs(evaluate(context)[0] - before) > 1e-3
+
+
+def test_plain_torch_serves_where_it_is_asked_for(backend: str) -> None:
+    """Also where no engine is compiled."""
+    topology = topology_of(METHANOL[0])
+    results = []
+    for engine in ("auto", "reference"):
+        potential = MLPotential("mace")
+        system = potential.createSystem(topology, engine=engine, backend=backend)
+        results.append(evaluate(context_of(system, bent(METHANOL[1]))))
+    assert_same(results[1], results[0], 1e-4)

@@ -95,8 +95,11 @@ class ReferenceEvaluator(Evaluator):
             graph_index=self.graph_index,
         )
         # The caller may have switched gradients off; forces are one.
-        with torch.enable_grad():
-            prediction = self.potential(graph)
+        # TorchScript has no torch.enable_grad.
+        was_enabled = torch.is_grad_enabled()
+        torch.set_grad_enabled(True)
+        prediction = self.potential(graph)
+        torch.set_grad_enabled(was_enabled)
         if not bool(torch.isfinite(prediction.energy).all()):
             raise GeometryError("the energy of these positions is not a finite number")
         return prediction
