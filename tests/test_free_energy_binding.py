@@ -211,6 +211,18 @@ def test_binding_by_the_same_force_field_is_not_changed(tmp_path: Path) -> None:
     assert "Cycle closure" in (config.output / "report.html").read_text()
 
 
+def test_a_leg_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    windows = {"lambdas": [0, 1], "iterations": 5, "equilibration": 1, "steps": 2}
+    config = _config(tmp_path, windows=windows)
+    with pytest.raises(DataError, match="at least 20 samples") as raised:
+        run_binding(config)
+    # Every leg was sampled, every one is named.
+    for ligand in ("methanol", "ethanol", "ammonia"):
+        for place in ("solvent", "complex"):
+            assert f"{ligand}/{place}: " in str(raised.value)
+            assert (config.output / ligand / place / "windows" / "energies.bin").stat().st_size
+
+
 def test_a_restrained_complex_gives_the_same_correction(tmp_path: Path) -> None:
     # Weak enough for the few steps of this test.
     weak = {"distance_kj_mol_nm2": 40.0, "angle_kj_mol_rad2": 2.0, "lambdas": [0, 0.3, 1]}

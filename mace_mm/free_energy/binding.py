@@ -13,7 +13,7 @@ from mace_mm.free_energy.correct import write_config
 from mace_mm.free_energy.cycles import Cycle, Edge, find_cycles, fit_ligands
 from mace_mm.free_energy.estimator import Estimate
 from mace_mm.free_energy.report import TextTable, write_report
-from mace_mm.free_energy.run_leg import RESULT_NAME, LegResult, OnStage, estimate_json, run_leg
+from mace_mm.free_energy.run_leg import RESULT_NAME, LegResult, OnStage, estimate_json, run_legs
 
 TABLE_NAME = "binding.csv"
 
@@ -39,26 +39,26 @@ def run_binding(config: BindingConfig, on_stage: OnStage | None = None) -> Bindi
     Returns:
         The result, None on MPI ranks other than the first.
     """
-    legs: dict[tuple[str, str], LegResult] = {}
-    for (name, place), leg in binding_legs(config).items():
-
-        def report(stage: str, done: int, total: int, label: str = f"{name} {place}") -> None:
-            if on_stage is not None:
-                on_stage(f"{label}, {stage}", done, total)
-
-        result = run_leg(leg, config.output / name / place, binding_protocol(config), report)
-        if result is not None:
-            legs[name, place] = result
-    if not legs:
+    protocol = binding_protocol(config)
+    legs = {
+        f"{name}/{place}": (leg, protocol) for (name, place), leg in binding_legs(config).items()
+    }
+    results = run_legs(legs, config.output, on_stage)
+    if not results:
         return None
+    legs_of = {
+        (ligand.name, place): results[f"{ligand.name}/{place}"]
+        for ligand in config.ligands
+        for place in (SOLVENT, COMPLEX)
+    }
     corrections = {
-        ligand.name: legs[ligand.name, COMPLEX].estimate - legs[ligand.name, SOLVENT].estimate
+        ligand.name: legs_of[ligand.name, COMPLEX].estimate - legs_of[ligand.name, SOLVENT].estimate
         for ligand in config.ligands
     }
     binding = BindingResult(
         corrections=corrections,
-        legs=legs,
-        verdict=join_verdicts({result.name: result.verdict for result in legs.values()}),
+        legs=legs_of,
+        verdict=join_verdicts({result.name: result.verdict for result in legs_of.values()}),
     )
     write_config(config.output, config.model_dump_json())
     _write(config, binding)

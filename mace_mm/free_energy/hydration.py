@@ -23,7 +23,7 @@ from mace_mm.free_energy.run_leg import (
     OnStage,
     Protocol,
     estimate_json,
-    run_leg,
+    run_legs,
 )
 from mace_mm.free_energy.schedule import decoupling_schedule, even_lambdas, linear_schedule
 from mace_mm.free_energy.settings import (
@@ -168,16 +168,7 @@ def run_hydration(
     Returns:
         The result, None on MPI ranks other than the first.
     """
-    results: dict[str, LegResult] = {}
-    for name, (leg, protocol) in hydration_legs(config).items():
-
-        def report(stage: str, done: int, total: int, name: str = name) -> None:
-            if on_stage is not None:
-                on_stage(f"{name}, {stage}", done, total)
-
-        result = run_leg(leg, config.output / name, protocol, report)
-        if result is not None:
-            results[name] = result
+    results = run_legs(hydration_legs(config), config.output, on_stage)
     if not results:
         return None
     hydration = combine(results, config)

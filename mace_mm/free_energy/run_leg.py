@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import mpiplus
 
 from mace_mm.deploy.atomic_write import write_atomically
-from mace_mm.errors import ConfigError
+from mace_mm.errors import ConfigError, DataError
 from mace_mm.free_energy.convergence import (
     Verdict,
     join_verdicts,
@@ -214,3 +214,36 @@ def is_first_rank() -> bool:
     """True in a run without MPI and on MPI's rank 0."""
     communicator = mpiplus.get_mpicomm()
     return communicator is None or communicator.rank == 0
+
+
+def run_legs(
+    legs: Mapping[str, tuple[Leg, Protocol]], folder: Path, on_stage: OnStage | None = None
+) -> dict[str, LegResult]:
+    """Run all legs of a cycle, each in the folder of its name.
+
+    A leg that cannot be analyzed does not keep the others from running.
+
+    Returns:
+        Results by name; empty on MPI ranks other than the first.
+
+    Raises:
+        DataError: legs that cannot be analyzed, all of them by name.
+    """
+    results: dict[str, LegResult] = {}
+    failed: list[str] = []
+    for name, (leg, protocol) in legs.items():
+
+        def report(stage: str, done: int, total: int, name: str = name) -> None:
+            if on_stage is not None:
+                on_stage(f"{name}, {stage}", done, total)
+
+        try:
+            result = run_leg(leg, folder / name, protocol, report)
+        except DataError as error:
+            failed.append(f"{name}: {error}")
+            continue
+        if result is not None:
+            results[name] = result
+    if failed:
+        raise DataError("; ".join(failed))
+    return results
