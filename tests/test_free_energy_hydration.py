@@ -13,6 +13,7 @@ from openmm import unit
 
 from mace_mm.cli.app import main
 from mace_mm.errors import ConfigError, DependencyError, InputError
+from mace_mm.free_energy.binding_config import BindingConfig
 from mace_mm.free_energy.config import CorrectionConfig, InputFiles, read_config, validate
 from mace_mm.free_energy.correct import correction_leg, place_in_environment
 from mace_mm.free_energy.hydration import (
@@ -237,3 +238,15 @@ def test_freesolv_molecules_run_by_name(shared_dir: Path, tmp_path: Path) -> Non
     assert leg.system.getNumParticles() == 6
     with pytest.raises(InputError, match="one molecule 'unobtainium' was expected"):
         hydration_legs(_config(tmp_path, input=files | {"molecule": "unobtainium"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("correct", CorrectionConfig),
+        ("hydration", HydrationConfig),
+        ("binding_tyk2", BindingConfig),
+    ],
+)
+def test_the_examples_are_valid(project_root: Path, name: str, kind: type) -> None:
+    read_config(project_root / f"examples/free_energy/{name}.yaml", kind)
