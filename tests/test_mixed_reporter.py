@@ -8,9 +8,14 @@ import pytest
 from mixed_systems import LAMBDA, evaluate, solvated, topology_of_part
 from openmm import app
 from openmmml import MLPotential
+from training_frames import make_frames
 
+from mace_mm.data.frames import MemoryFrames
+from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import ConfigError, InputError, RunStoppedError
+from mace_mm.simulation.force_uncertainty import ForceUncertainty
 from mace_mm.simulation.ml_mm_reporter import RegionReporter
+from mace_mm.training.uncertainty import fit_uncertainty
 
 pytestmark = pytest.mark.plain
 
@@ -63,6 +68,24 @@ def test_energy_and_uncertainty(ethanol, tmp_path):
     simulation.reporters[:] = [again]
     simulation.step(2)
     assert len(rows(path)) == 3
+
+
+def test_expected_force_errors_of_the_model(ethanol, tmp_path):
+    topology, system, positions, atoms = ethanol
+    archive = open_model(None)
+    train, held = MemoryFrames(make_frames(40)), MemoryFrames(make_frames(60, seed=1))
+    estimate = ForceUncertainty(
+        archive, fit_uncertainty(archive.potential, archive.sha256, train, held)
+    )
+    simulation = simulation_of(topology, system, positions)
+    path = tmp_path / "region.csv"
+    reporter = RegionReporter(path, 1, topology, atoms, uncertainty=estimate)
+    reporter.report(simulation, simulation.context.getState(positions=True))
+    elements = [atom.element for atom in topology.atoms()]
+    numbers = np.array([elements[i].atomic_number for i in atoms])
+    want = estimate(numbers, positions[atoms] * 10, np.eye(3) * 17.0).max()
+    assert want > 0.0
+    assert float(rows(path)[0]["uncertainty"]) == pytest.approx(want, rel=1e-4)
 
 
 def test_broken_and_formed_bonds(ethanol, tmp_path):
