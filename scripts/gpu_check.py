@@ -2,12 +2,12 @@
 
     python scripts/gpu_check.py OUTPUT_FOLDER [--seconds 240] [--atoms 27 50 1000 10000 100000]
 
-Run it with the checkout on PYTHONPATH; numpy, torch and Triton are enough, random weights serve both.
-In turn: energies, forces and virial of several layouts against the evaluation form in plain torch;
-the operator, eager and compiled; OpenMM through PythonForce, where OpenMM is installed; times of the
-small and medium layout, and of the same in mace-torch with and without cuEquivariance, where these
-are installed. Writes ``gpu_check.json`` and ``gpu_check.md``; what does not run is written down with
-its reason. With TRITON_INTERPRET=1 and ``--device cpu --tiny --atoms 3`` it runs without a GPU.
+Run it with the checkout on PYTHONPATH; numpy, torch and Triton are enough: weights are random. In
+turn: energies, forces and virial of several layouts against the evaluation form in plain torch; the
+operator, eager and compiled; OpenMM through PythonForce, where OpenMM is installed; times of the
+small and medium layout, and of the same in mace-torch with and without cuEquivariance if there.
+Writes ``gpu_check.json`` and ``gpu_check.md``; what does not run is written down with its reason.
+With TRITON_INTERPRET=1 and ``--device cpu --tiny --atoms 3`` it runs without a GPU.
 """
 
 import argparse
