@@ -103,3 +103,57 @@ def test_kernels_in_the_interpreter(layout: str) -> None:
 def test_kernels_on_the_gpu(layout: str) -> None:
     assert torch.cuda.is_available()
     run(LAYOUTS[layout], "cuda")
+
+
+COMPILE = """
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+from mace_mm.deploy.fold import fold
+from mace_mm.kernels.gpu.evaluator import GpuEvaluator
+from mace_mm.model.config import MACEConfig
+from mace_mm.model.mace import MACE
+from mace_mm.model.potential import Potential
+
+POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64"}
+compiled = set()
+
+def compile_instead(kernel, grid):
+    def launch(*arguments, num_warps=4, **named):
+        values = {**dict(zip(kernel.arg_names, arguments)), **named}
+        fixed = {p.name for p in kernel.params if p.is_constexpr}
+        types = {
+            name: "constexpr" if name in fixed
+            else POINTERS[values[name].dtype] if torch.is_tensor(values[name]) else "i32"
+            for name in kernel.arg_names
+        }
+        constants = {(kernel.arg_names.index(name),): values[name] for name in fixed}
+        source = ASTSource(kernel, types, constexprs=constants)
+        built = triton.compile(source, target=GPUTarget("cuda", 90, 32),
+                               options={"num_warps": num_warps})
+        compiled.add((kernel.__name__, len(built.asm["cubin"]) > 0))
+    return launch
+
+JITFunction.__getitem__ = compile_instead
+config = MACEConfig(atomic_numbers=(1, 8), r_max=1.9, channels=16, l_max=1, pair_repulsion=True)
+potential = Potential(MACE(config), torch.zeros(1, 2, dtype=torch.float64)).eval()
+engine = GpuEvaluator(fold(potential).form, torch.tensor([0, 1]), torch.device("cpu"))
+engine._step.launch(engine.edges)
+if len(compiled) != 9 or not all(good for _, good in compiled):
+    raise SystemExit(f"compiled {sorted(compiled)}")
+"""
+
+
+def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    result = subprocess.run(
+        [sys.executable, "-c", COMPILE],
+        env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
