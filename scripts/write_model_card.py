@@ -110,9 +110,13 @@ def stability(sha256: str) -> list[str]:
             f"- {water['n_molecules']} waters, NPT at 300 K and 1 bar, {water['ps']:g} ps: density "
             f"{water['density_g_ml']} g/mL (experiment {water['experiment_density_g_ml']}), first "
             f"peak of the O-O distribution {g} at {r} Å (experiment {wanted[1]} at {wanted[0]} Å); "
-            f"{water['failure'] or 'every molecule stayed whole'}{_weights(water, sha256)}."
+            f"{_outcome(water)}{_weights(water, sha256)}."
         )
     return lines
+
+
+def _outcome(water: dict) -> str:
+    return f"FAILED: {water['failure']}" if water["failure"] else "every molecule stayed whole"
 
 
 def _weights(result: dict, sha256: str) -> str:
