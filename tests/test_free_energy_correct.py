@@ -10,6 +10,7 @@ import pytest
 from free_energy_molecules import register, write_molecule
 from scipy.integrate import quad
 
+from mace_mm.errors import ConfigError
 from mace_mm.free_energy.config import CorrectionConfig, Potential, validate
 from mace_mm.free_energy.correct import correction_leg, place_in_environment, run_correction
 from mace_mm.free_energy.estimator import estimate_mbar, kt_kj_mol
@@ -145,6 +146,9 @@ def test_a_run_leaves_results_pictures_and_tables(tmp_path: Path) -> None:
     # Finished: a second call only reads.
     again = run_correction(config)
     assert again is not None and again.estimate == result.estimate
+    other = config.potential.model_copy(update={"options": {"mlLongRange": False}})
+    with pytest.raises(ConfigError, match="holds a run with origin"):
+        run_correction(config.model_copy(update={"potential": other}))
 
 
 def test_water_is_put_around_a_molecule(tmp_path: Path) -> None:

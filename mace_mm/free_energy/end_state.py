@@ -9,7 +9,7 @@ from openmmml import MLPotential
 from mace_mm.errors import ConfigError, InputError, MaceMMError
 from mace_mm.free_energy.config import Conditions, Potential
 from mace_mm.free_energy.inputs import MMSystem
-from mace_mm.free_energy.leg import Leg
+from mace_mm.free_energy.leg import Leg, fingerprint
 from mace_mm.free_energy.schedule import Schedule
 from mace_mm.simulation.openmm_plugin import MaceEmbeddingFactory
 
@@ -51,7 +51,7 @@ def end_state_leg(
     except (ValueError, TypeError, openmm.OpenMMException) as error:
         raise InputError(f"OpenMM-ML cannot mix {potential.name} into {name}: {error}") from error
     for force in further:
-        system.addForce(force)
+        system.addForce(openmm.XmlSerializer.clone(force))
     periodic = mm.box_nm is not None
     return Leg(
         name=name,
@@ -61,4 +61,5 @@ def end_state_leg(
         schedule=schedule,
         temperature_k=conditions.temperature_k,
         pressure_bar=conditions.pressure_bar if periodic else None,
+        origin=fingerprint(mm.system, potential.model_dump_json(), *further),
     )

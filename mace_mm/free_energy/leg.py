@@ -1,5 +1,6 @@
 """One leg of a thermodynamic cycle: a system with coupling parameters, and its states."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Leg:
         schedule: the states.
         temperature_k: kelvin.
         pressure_bar: None for constant volume.
+        origin: fingerprint of the energies, so that no run is continued with others.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Leg:
     schedule: Schedule
     temperature_k: float
     pressure_bar: float | None = None
+    origin: str = ""
 
     def __post_init__(self) -> None:
         n_atoms = self.system.getNumParticles()
@@ -80,6 +83,7 @@ class Leg:
             "parameters": [dict(sorted(values.items())) for values in self.schedule.parameters],
             "temperature_k": self.temperature_k,
             "pressure_bar": self.pressure_bar,
+            "origin": self.origin,
         }
 
     def thermodynamic_states(self) -> list[tools.CompoundThermodynamicState]:
@@ -120,6 +124,15 @@ class Leg:
         write_atomically(folder / _LEG_NAME, json.dumps(content).encode())
 
 
+def fingerprint(*parts: openmm.System | openmm.Force | str) -> str:
+    """A short hash of systems, forces and words. Forces with networks in them do not repeat."""
+    digest = hashlib.sha256()
+    for part in parts:
+        text = part if isinstance(part, str) else openmm.XmlSerializer.serialize(part)
+        digest.update(text.encode())
+    return digest.hexdigest()[:16]
+
+
 def load_leg(folder: Path) -> Leg:
     """Read a leg that :meth:`Leg.save` wrote.
 
@@ -144,6 +157,7 @@ def load_leg(folder: Path) -> Leg:
             ),
             temperature_k=content["temperature_k"],
             pressure_bar=content["pressure_bar"],
+            origin=content["origin"],
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise DataError(f"{folder} holds no leg that can be read: {error}") from error
