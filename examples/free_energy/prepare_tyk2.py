@@ -90,6 +90,9 @@ def demonstration(protein: app.PDBFile, molecule: Chem.Mol, folder: Path) -> Non
         else:
             for kind in ("HarmonicBond", "HarmonicAngle", "PeriodicTorsion", "Nonbonded"):
                 system.addForce(getattr(openmm, f"{kind}Force")())
+            # As in the complex: a reaction field shifts the ligand's inner energy.
+            system.getForce(3).setNonbondedMethod(openmm.NonbondedForce.CutoffNonPeriodic)
+            system.getForce(3).setCutoffDistance(0.9 * NM)
         forces = {type(force).__name__: force for force in system.getForces()}
         ligand = add_ligand(molecule, topology)
         demonstration_terms(molecule, forces, system)
