@@ -1,5 +1,6 @@
 """The choice of the engine: which one runs, why, and that both give the same numbers."""
 
+import gc
 import logging
 
 import numpy as np
@@ -135,3 +136,16 @@ def test_trained_weights_keep_the_precision_that_is_promised(n_atoms, precision,
         (wanted_energy, wanted) = exact.in_units(frame, box, 1.0, 1.0)
         assert float((forces - wanted).abs().max() / wanted.abs().max()) < tolerance
         assert float((energy[1] - wanted_energy[1]).abs() / n_atoms) < 0.2 * tolerance
+
+
+@needs_engine
+def test_what_the_engine_keeps_goes_with_its_evaluator():
+    gc.collect()
+    before = ops.ENGINE.library.mm_state_count()
+    system = make_system(27)
+    evaluator = build_evaluator(open_model(), system.numbers.tolist(), engine="native")
+    evaluator.in_units(torch.tensor(system.frames[0]), torch.zeros(0).double(), 1.0, 1.0)
+    assert ops.ENGINE.library.mm_state_count() == before + 1
+    del evaluator
+    gc.collect()
+    assert ops.ENGINE.library.mm_state_count() == before

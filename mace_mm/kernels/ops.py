@@ -6,6 +6,7 @@ plain torch. `mace_mm.deploy.gpu_operator` adds the GPU.
 """
 
 import logging
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,15 @@ def _register() -> tuple[torch.library.Library, Engine | None]:
 
 # The library must live as long as the operator; the engine is None where there is none.
 _LIBRARY, ENGINE = _register()
+
+
+def forget_with(owner: object, state: torch.Tensor) -> None:
+    """Free what the CPU engine keeps for a state tensor when its owner is collected.
+
+    Without this the engine keeps the newest 64. A state that is used again is made again.
+    """
+    if ENGINE is not None and state.device.type == "cpu":
+        weakref.finalize(owner, ENGINE.library.mm_forget, state.data_ptr())
 
 
 def implement(device: str, function: Callable[..., tuple[torch.Tensor, ...]]) -> None:

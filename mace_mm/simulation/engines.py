@@ -7,6 +7,7 @@ from mace_mm.deploy.compile import raised_inside
 from mace_mm.errors import GeometryError
 from mace_mm.graph.graph import Graph
 from mace_mm.graph.verlet import VerletList
+from mace_mm.kernels import ops
 from mace_mm.model.potential import Potential, Prediction
 
 
@@ -139,6 +140,7 @@ class NativeEvaluator(Evaluator):
         self.register_buffer("form", form)
         # The engine keeps its neighbor list under the address of this tensor.
         self.register_buffer("state", torch.zeros(1, dtype=torch.int64))
+        ops.forget_with(self, self.state)
 
     def __call__(self, *arguments: torch.Tensor) -> Prediction:
         """Evaluate; errors of the engine come as those of this package."""

@@ -29,6 +29,7 @@ from mace_mm.deploy.compile import (
     to_bytes,
 )
 from mace_mm.errors import BackendError
+from mace_mm.kernels import ops
 from mace_mm.simulation.engines import Evaluator
 from mace_mm.simulation.interpolation import AT_ZERO, PARAMETER, fade_in
 from mace_mm.simulation.openmm_module import InterpolatedModule, OpenMMModule
@@ -61,6 +62,9 @@ class PythonComputation:
         self._skipped = skipped
         # The module keeps a neighbor list: contexts of one System take turns.
         self._lock = threading.Lock()
+        state = getattr(module.evaluator, "state", None)
+        if state is not None:
+            ops.forget_with(self, state)
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
         """Energy in kJ/mol and forces (n_atoms, 3) in kJ/mol/nm of the atoms of the force.
