@@ -213,7 +213,10 @@ def test_phonons_run(double, tmp_path):
     phonons.run()
     phonons.read(acoustic=True)
     bands = phonons.band_structure([[0.0, 0.0, 0.0], [0.2, 0.0, 0.2]])
-    assert np.isfinite(bands).all() and np.abs(bands[0][:3]).max() < 1e-2
+    assert np.isfinite(bands).all()
+    # At the center three modes are translations, which cost nothing. The others may be imaginary:
+    # a model of molecules need not hold a crystal together.
+    assert np.sort(np.abs(bands[0]))[2] < 1e-3 < np.sort(np.abs(bands[0]))[3]
 
 
 def test_nudged_elastic_band(double):
