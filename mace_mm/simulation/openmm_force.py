@@ -62,7 +62,7 @@ class PythonComputation:
         self._skipped = skipped
         # The module keeps a neighbor list: contexts of one System take turns.
         self._lock = threading.Lock()
-        state = getattr(module.evaluator, "state", None)
+        state = getattr(getattr(module, "evaluator", None), "state", None)
         if state is not None:
             ops.forget_with(self, state)
 
