@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from mace_mm.cli.compile import compile_checkpoint
 from mace_mm.data.extxyz import ExtxyzFile
 from mace_mm.deploy.archive import load_archive
+from mace_mm.simulation.machine import processor_name
 from mace_mm.training.checkpoint import latest_checkpoint, list_checkpoints
 from mace_mm.training.config_file import parse_config
 from mace_mm.training.evaluation import evaluate_frames
@@ -55,13 +55,6 @@ def errors(potential, source):
     }
 
 
-def processor():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def write_result(name, folder, core_minutes, weights, note):
     checkpoint = latest_checkpoint(folder)
     RESULTS.mkdir(exist_ok=True)
@@ -94,7 +87,7 @@ def write_result(name, folder, core_minutes, weights, note):
         "n_weights": sum(p.numel() for p in potential.parameters()),
         "model": checkpoint.model_config,
         "core_minutes": core_minutes,
-        "hardware": f"{processor()}, one thread of {os.cpu_count()} shared cores",
+        "hardware": f"{processor_name()}, one thread of {os.cpu_count()} shared cores",
         "note": note,
         "errors_mev": tests,
     }

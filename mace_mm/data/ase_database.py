@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mace_mm.data.labels import LabeledMolecule, MoleculeEntry, formula
+from mace_mm.data.labels import LabeledMolecule, MoleculeTable, formula
 from mace_mm.errors import DataError, DependencyError, MaceMMError
 from mace_mm.graph.molecule import Molecule
 
@@ -57,7 +57,6 @@ class AseDatabase:
     def __init__(self, path: str | Path, keys: AseKeys | None = None, *, strict: bool = True):
         self.path = Path(path)
         self.keys = keys or AseKeys()
-        self.entries: list[MoleculeEntry] = []
         self.problems: list[str] = []
         self._ids: list[int] = []
         self._connection: Any = None
@@ -85,7 +84,7 @@ class AseDatabase:
         return self._connection
 
     def _scan(self, strict: bool) -> None:
-        table: dict[tuple[str, str, str], int] = {}
+        table = MoleculeTable()
         molecule: list[int] = []
         try:
             for row in self._open().select():
@@ -97,24 +96,13 @@ class AseDatabase:
                         raise DataError(line) from None
                     self.problems.append(line)
                     continue
-                numbers = frame.molecule.atomic_numbers
-                key = (frame.name, frame.smiles, formula(numbers))
-                if key not in table:
-                    table[key] = len(self.entries)
-                    self.entries.append(
-                        MoleculeEntry(
-                            name=frame.name,
-                            atomic_numbers=numbers,
-                            smiles=frame.smiles,
-                            subset=frame.subset,
-                        )
-                    )
-                molecule.append(table[key])
+                molecule.append(table.add(frame))
                 self._ids.append(int(row.id))
         except _DATABASE_ERRORS as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{self.path}: not a readable ASE database: {error!r}") from None
+        self.entries = table.entries
         self.entry_of_frame = np.array(molecule, dtype=np.int64)
 
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mace_mm.data.extxyz_format import ExtxyzKeys, format_frame, parse_frame
-from mace_mm.data.labels import LabeledMolecule, MoleculeEntry, formula
+from mace_mm.data.labels import LabeledMolecule, MoleculeTable
 from mace_mm.errors import DataError, MaceMMError
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ class ExtxyzFile:
     ) -> None:
         self.path = Path(path)
         self.keys = keys or ExtxyzKeys()
-        self.entries: list[MoleculeEntry] = []
         self.problems: list[str] = []
         self._offsets: list[int] = []
         self._scan(strict)
@@ -62,7 +61,7 @@ class ExtxyzFile:
     def _scan(self, strict: bool) -> None:
         if not self.path.is_file():
             raise DataError(f"{self.path}: no such file")
-        table: dict[tuple[str, str, str], int] = {}
+        table = MoleculeTable()
         molecule: list[int] = []
         with open(self.path, "rb") as file:
             number = 0
@@ -82,21 +81,10 @@ class ExtxyzFile:
                     if isinstance(error, _LostPlaceError):
                         break
                     continue
-                numbers = frame.molecule.atomic_numbers
-                key = (frame.name, frame.smiles, formula(numbers))
-                if key not in table:
-                    table[key] = len(self.entries)
-                    self.entries.append(
-                        MoleculeEntry(
-                            name=frame.name,
-                            atomic_numbers=numbers,
-                            smiles=frame.smiles,
-                            subset=frame.subset,
-                        )
-                    )
-                molecule.append(table[key])
+                molecule.append(table.add(frame))
                 self._offsets.append(offset)
                 number += 1
+        self.entries = table.entries
         self.entry_of_frame = np.array(molecule, dtype=np.int64)
         if self.problems:
             _LOG.warning("left out %d damaged frames: %s ...", len(self.problems), self.problems[0])

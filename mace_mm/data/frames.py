@@ -9,8 +9,7 @@ from mace_mm.data.labels import (
     ConformerSet,
     FrameSource,
     LabeledMolecule,
-    MoleculeEntry,
-    formula,
+    MoleculeTable,
 )
 from mace_mm.errors import DataError
 
@@ -24,24 +23,9 @@ class MemoryFrames:
 
     def __init__(self, frames: Sequence[LabeledMolecule]) -> None:
         self._frames = list(frames)
-        self.entries: list[MoleculeEntry] = []
-        table: dict[tuple[str, str, str], int] = {}
-        index = np.empty(len(self._frames), dtype=np.int64)
-        for i, frame in enumerate(self._frames):
-            numbers = frame.molecule.atomic_numbers
-            key = (frame.name, frame.smiles, formula(numbers))
-            if key not in table:
-                table[key] = len(self.entries)
-                self.entries.append(
-                    MoleculeEntry(
-                        name=frame.name,
-                        atomic_numbers=numbers,
-                        smiles=frame.smiles,
-                        subset=frame.subset,
-                    )
-                )
-            index[i] = table[key]
-        self.entry_of_frame = index
+        table = MoleculeTable()
+        self.entry_of_frame = np.array([table.add(frame) for frame in self._frames], dtype=np.int64)
+        self.entries = table.entries
 
     def __len__(self) -> int:
         return len(self._frames)

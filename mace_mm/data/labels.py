@@ -219,3 +219,31 @@ def _label(value: np.ndarray, shape: tuple[int, ...], what: str, name: str) -> n
             f"({bad.size} such rows)"
         )
     return array
+
+
+class MoleculeTable:
+    """Groups frames into molecules: those with the same name, SMILES and formula are one.
+
+    Attributes:
+        entries: the molecules, in the order of their first frames.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[MoleculeEntry] = []
+        self._place: dict[tuple[str, str, str], int] = {}
+
+    def add(self, frame: LabeledMolecule) -> int:
+        """The position in `entries` of the frame's molecule, new or known."""
+        numbers = frame.molecule.atomic_numbers
+        key = (frame.name, frame.smiles, formula(numbers))
+        if key not in self._place:
+            self._place[key] = len(self.entries)
+            self.entries.append(
+                MoleculeEntry(
+                    name=frame.name,
+                    atomic_numbers=numbers,
+                    smiles=frame.smiles,
+                    subset=frame.subset,
+                )
+            )
+        return self._place[key]

@@ -8,8 +8,10 @@ can leak into another's. The environment variable MACE_MM_INSTRUCTION_SET choose
 import ctypes
 import logging
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -17,6 +19,7 @@ from mace_mm.errors import BackendError, GeometryError
 from mace_mm.kernels.reference import Evaluated
 
 _log = logging.getLogger(__name__)
+Library = TypeVar("Library")
 
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")
 REFERENCE = "reference"
@@ -177,8 +180,14 @@ def available_instruction_sets() -> tuple[str, ...]:
     return tuple(found)
 
 
-def chosen_engine() -> Engine | None:
-    """The engine that the operator uses; None means plain torch.
+def choose(load: Callable[[str], Library]) -> Library | None:
+    """The library to use: what MACE_MM_INSTRUCTION_SET asks for, or the fastest that loads.
+
+    Args:
+        load: a library of an instruction set; BackendError where it is not here.
+
+    Returns:
+        None for plain torch: asked for, or nothing loads.
 
     Raises:
         BackendError: MACE_MM_INSTRUCTION_SET names something that is not here.
@@ -187,12 +196,25 @@ def chosen_engine() -> Engine | None:
     if wanted == REFERENCE:
         return None
     if wanted:
-        return load_engine(wanted)
-    found = available_instruction_sets()
-    if not found:
+        return load(wanted)
+    for name in INSTRUCTION_SETS:
+        try:
+            return load(name)
+        except BackendError as reason:
+            _log.debug("%s", reason)
+    return None
+
+
+def chosen_engine() -> Engine | None:
+    """The engine that the operator uses; None means plain torch.
+
+    Raises:
+        BackendError: MACE_MM_INSTRUCTION_SET names something that is not here.
+    """
+    engine = choose(load_engine)
+    if engine is None and os.environ.get("MACE_MM_INSTRUCTION_SET", "") != REFERENCE:
         _log.warning(
             "mace_mm has no compiled engine here (no C++ compiler when it was installed?): "
             "energies come from plain torch, many times slower"
         )
-        return None
-    return load_engine(found[0])
+    return engine

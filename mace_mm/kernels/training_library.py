@@ -5,8 +5,6 @@ variable MACE_MM_INSTRUCTION_SET or by what the processor has.
 """
 
 import ctypes
-import logging
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,9 +12,7 @@ from pathlib import Path
 import torch
 
 from mace_mm.errors import BackendError
-from mace_mm.kernels.backends import INSTRUCTION_SETS, REFERENCE, load_engine
-
-_log = logging.getLogger(__name__)
+from mace_mm.kernels.backends import choose, load_engine
 
 SUFFIXES = {torch.float32: "f32", torch.float64: "f64"}
 _FOLDER = Path(__file__).parent
@@ -125,14 +121,4 @@ def training_library() -> TrainingLibrary | None:
     Raises:
         BackendError: MACE_MM_INSTRUCTION_SET names something that is not here.
     """
-    wanted = os.environ.get("MACE_MM_INSTRUCTION_SET", "")
-    if wanted == REFERENCE:
-        return None
-    if wanted:
-        return _load(wanted)
-    for name in INSTRUCTION_SETS:
-        try:
-            return _load(name)
-        except BackendError as reason:
-            _log.debug("%s", reason)
-    return None
+    return choose(_load)

@@ -18,7 +18,12 @@ from mace_mm.graph.molecule import check_cell, check_positions
 from mace_mm.model.potential import Prediction
 from mace_mm.simulation.domain import bonding_problems, geometry_problems
 from mace_mm.simulation.engines import Evaluator
-from mace_mm.simulation.evaluator import DEFAULT_SKIN, build_evaluator, checked_device
+from mace_mm.simulation.evaluator import (
+    DEFAULT_SKIN,
+    build_evaluator,
+    check_options,
+    checked_device,
+)
 from mace_mm.simulation.force_uncertainty import ForceUncertainty
 
 _log = logging.getLogger(__name__)
@@ -82,8 +87,9 @@ class MACECalculator(Calculator):
         }
         self._evaluators: list[Evaluator] = []
         self._numbers: np.ndarray | None = None
-        # Options are checked now, not at the first energy.
-        for archive in self.archives:
+        # Options are checked now, not at the first energy; so is an engine that was asked for.
+        check_options(precision, engine, skin)
+        for archive in self.archives if engine == "native" else ():
             build_evaluator(archive, archive.config.atomic_numbers[:1], **self._options)
         if len(self.archives) > 1:
             stds = [f"{name}_std" for name in PROPERTIES if name != "free_energy"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import shlex
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from mace_mm.errors import BackendError, InputError
 from mace_mm.kernels import ops
 from mace_mm.simulation.evaluator import build_evaluator
 from mace_mm.simulation.ligand import ligand_from_smiles
+from mace_mm.simulation.machine import processor_name
 from mace_mm.units import NM_TO_ANGSTROM
 
 _LIGAND = "Nc1ncccc1OCc1ccccc1"  # 3-(benzyloxy)pyridin-2-amine, 27 atoms
@@ -275,13 +275,7 @@ def _ask_peer(
 
 def describe_machine() -> str:
     """Processor, cores, threads and torch, in a line."""
-    model = platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(x for x in lines if x.startswith("model name")).split(":")[1].strip()
-    except (OSError, StopIteration):
-        pass
     return (
-        f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"{processor_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}"
     )

@@ -25,6 +25,7 @@ from mace_mm.kernels.backends import Context, Engine
 from mace_mm.kernels.gpu.evaluator import gpu_problem
 from mace_mm.kernels.reference import Evaluated
 from mace_mm.model.potential import Prediction
+from mace_mm.simulation.machine import processor_name
 
 # Largest difference of a force component over the largest force, of an energy over their sum.
 TOLERANCES = {"single": 2e-5, "double": 1e-8}
@@ -60,7 +61,7 @@ def cpu_candidate(engine: Engine) -> Candidate:
         return Context(engine, form).evaluate(positions, species, cell, skin=0.0, threads=1)
 
     def code() -> bytes:
-        return Path(engine.library._name).read_bytes() + _processor().encode()
+        return Path(engine.library._name).read_bytes() + processor_name().encode()
 
     return Candidate(engine.instruction_set, code, evaluate)
 
@@ -127,14 +128,6 @@ def _mark(engine: Candidate, folded: Folded) -> Path:
     digest.update(f"{platform.machine()} {torch.__version__}".encode())
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(root) / "mace_mm" / "checked" / digest.hexdigest()[:32]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith("model name")), "")
 
 
 def _cluster(elements: tuple[int, ...]) -> tuple[list[int], torch.Tensor, torch.Tensor]:

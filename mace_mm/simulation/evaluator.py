@@ -23,7 +23,7 @@ from mace_mm.simulation.engines import Evaluator, NativeEvaluator, ReferenceEval
 
 ENGINES = ("auto", "native", "reference")
 PRECISIONS = {"single": torch.float32, "double": torch.float64}
-DEFAULT_SKIN = 0.5
+DEFAULT_SKIN = ops.DEFAULT_SKIN
 
 _log = logging.getLogger(__name__)
 # Folding takes tenths of a second; the calculator of a trajectory asks again and again.
@@ -58,12 +58,7 @@ def build_evaluator(
     """
     if not len(atomic_numbers):
         raise InputError("at least one atom is needed, got an empty list")
-    if precision not in PRECISIONS:
-        raise BackendError(f"precision must be 'single' or 'double', got {precision!r}")
-    if engine not in ENGINES:
-        raise BackendError(f"engine must be one of {ENGINES}, got {engine!r}")
-    if not skin >= 0:
-        raise BackendError(f"skin must be a length in Å, zero or more, got {skin!r}")
+    check_options(precision, engine, skin)
     target = checked_device(device)
     species_index(atomic_numbers, archive.config.atomic_numbers)
     if engine != "reference":
@@ -74,6 +69,20 @@ def build_evaluator(
                 raise
             _log.warning("engine reference, many times slower than native: %s", problem)
     return _reference(archive, atomic_numbers, precision, skin).to(target)
+
+
+def check_options(precision: str, engine: str, skin: float) -> None:
+    """Refuse options that no model can be evaluated with.
+
+    Raises:
+        BackendError: unknown precision or engine, a skin that is no length.
+    """
+    if precision not in PRECISIONS:
+        raise BackendError(f"precision must be 'single' or 'double', got {precision!r}")
+    if engine not in ENGINES:
+        raise BackendError(f"engine must be one of {ENGINES}, got {engine!r}")
+    if not skin >= 0:
+        raise BackendError(f"skin must be a length in Å, zero or more, got {skin!r}")
 
 
 def _reference(
