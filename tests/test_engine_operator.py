@@ -63,6 +63,19 @@ def test_eager_units_and_types(system) -> None:
     assert float(base.node_energies.sum()) == pytest.approx(float(base.energies[0]), rel=1e-14)
 
 
+def test_a_box_that_is_tried_and_given_back(system) -> None:
+    # What a Monte Carlo barostat does: the list survives, its image vectors must not be the trial's.
+    form, positions, species = system
+    state = fresh()
+    before = energy_forces(positions, species, TRICLINIC, form, state)
+    for scale in (1.002, 1.0, 0.999, 1.0):
+        now = energy_forces(positions * scale, species, TRICLINIC * scale, form, state)
+        want = energy_forces(positions * scale, species, TRICLINIC * scale, form, fresh())
+        assert torch.allclose(now.energies, want.energies, rtol=1e-9)
+        assert torch.allclose(now.forces, want.forces, rtol=0, atol=1e-5)
+    assert torch.allclose(now.energies, before.energies, rtol=1e-9)
+
+
 def test_script_save_load_and_copies_keep_their_own_state(system) -> None:
     form, positions, species = system
     scripted = torch.jit.script(Step(form, species))

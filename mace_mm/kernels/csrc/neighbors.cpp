@@ -78,7 +78,7 @@ bool NeighborList::reuse(int n, const double* positions, const int* kinds, const
       }
     }
   }
-  if (deformed || shift_vector.empty()) set_shifts(cell);
+  if (!cell.same(shift_cell_)) set_shifts(cell);
   return true;
 }
 
@@ -191,6 +191,7 @@ void NeighborList::set_shifts(const Cell& cell) {
     range[a] = cell.periodic[a] ? (span_[a] + bins_[a] - 1) / bins_[a] : 0;
     count *= 2 * range[a] + 1;
   }
+  shift_cell_ = cell;
   shift_vector.resize(3 * count);
   double* v = shift_vector.data();
   for (int a = -range[0]; a <= range[0]; a++)

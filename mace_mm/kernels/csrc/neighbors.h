@@ -51,6 +51,7 @@ class NeighborList {
   void set_shifts(const Cell& cell);
 
   Cell built_cell_{nullptr};
+  Cell shift_cell_{nullptr};  // of shift_vector: a barostat tries a box and returns to the old one
   double built_reach_ = 0;
   std::vector<double> built_x_;   // sorted
   std::vector<int> built_kinds_;  // caller's order
