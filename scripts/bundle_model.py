@@ -1,26 +1,29 @@
 """Put a trained archive into the package, with its description and the range of its data.
 
-    python scripts/bundle_model.py ARCHIVE FRAMES...
+    python scripts/bundle_model.py RUNS NAME
 
-FRAMES are what it was trained on, without the diatomics that teach it short distances: extended
-XYZ or HDF5, with labels or without. `write_model_card.py` completes the card.
+RUNS is the folder of `train_bundled.py`. The range is that of the frames without the diatomics that
+teach short distances. `write_model_card.py` completes the card.
 """
 
-import sys
-from dataclasses import replace
+import argparse
+import copy
 from pathlib import Path
+from typing import Any
 
 from mace_mm.data.extxyz import ExtxyzFile
-from mace_mm.data.spice import SpiceFile, SpiceKeys
+from mace_mm.data.spice import SpiceFile
 from mace_mm.deploy.archive import ArchiveMetadata, load_archive, make_archive, save_archive
+from mace_mm.deploy.open_model import BUNDLED_MODELS, bundled_path
 from mace_mm.training.domain import Domain
+from mace_mm.training.uncertainty import fit_uncertainty
 
 ROOT = Path(__file__).resolve().parents[1]
-METADATA = ArchiveMetadata(
-    name="small",
+UNCERTAINTY_FRAMES = 2000
+FACTS: dict[str, Any] = dict(
     level_of_theory="approximates wB97M-D3(BJ)/def2-TZVPPD (distilled from AIMNet2, AIMNet, SO3LR)",
-    training_data="77,100 conformers labelled with SO3LR, most of them with AIMNet and 32,000 with "
-    "AIMNet2; 814 SPICE frames (wB97M-D3(BJ)/def2-TZVPPD)",
+    training_data="77,100 conformers labelled with SO3LR and AIMNet2, most of them with AIMNet; "
+    "SPICE's training frames (wB97M-D3(BJ)/def2-TZVPPD)",
     training_data_licence="AIMNet2, AIMNet and SO3LR: MIT; molecules of SPICE and "
     "qca-dataset-submission: CC0, MIT and CC BY 4.0; SPICE labels: CC0",
     weights_licence="MIT",
@@ -29,27 +32,35 @@ METADATA = ArchiveMetadata(
 
 
 def main() -> None:
-    """Measure the range of the frames, and write the archive."""
-    archive = load_archive(sys.argv[1])
-    known = set(archive.config.atomic_numbers)
+    """Measure the range of the frames, and write the archive and its uncertainty."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("name", choices=BUNDLED_MODELS)
+    arguments = parser.parse_args()
+    runs, name = arguments.runs, arguments.name
+    archive = load_archive(runs / f"{name}_tuned" / f"{name}.pt")
+    labels = SpiceFile(runs / "labels.h5")
     domain = Domain()
-    for path in sys.argv[2:]:
-        keys = SpiceKeys(energy=None, gradient=None)
-        frames = SpiceFile(path, keys=keys) if path.endswith((".h5", ".hdf5")) else ExtxyzFile(path)
+    for frames in (labels, ExtxyzFile(runs / "spice_train.xyz")):
         for index in range(len(frames)):
-            frame = frames[index]
-            if set(frame.molecule.atomic_numbers.tolist()) <= known:
-                domain.add(frame)
-    description = (ROOT / "scripts" / "bundled_model" / "description.md").read_text()
-    metadata = replace(
-        METADATA,
-        description=description,
+            domain.add(frames[index])
+    metadata = ArchiveMetadata(
+        name=name,
+        description=(ROOT / "scripts" / "bundled_model" / "description.md").read_text(),
         created=archive.metadata.created,
         shortest_distances=domain.shortest_distances(),
+        **FACTS,
     )
-    out = ROOT / "mace_mm" / "models" / "small.pt"
+    out = bundled_path(name)
     save_archive(out, make_archive(archive.potential, metadata))
+    held_out = ExtxyzFile(runs / "spice_validation.xyz")
+    potential = copy.deepcopy(archive.potential).double()
+    uncertainty = fit_uncertainty(
+        potential, archive.sha256, labels, held_out, max_frames=UNCERTAINTY_FRAMES
+    )
+    uncertainty.save(out.with_suffix(".uncertainty"))
     print(out, archive.sha256, domain.shortest_distances())
+    print("expected force errors on held-out frames, eV/Å:", uncertainty.errors.numpy().round(3))
 
 
 if __name__ == "__main__":

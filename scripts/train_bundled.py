@@ -1,11 +1,11 @@
-"""Make the bundled model from the teachers' labels and SPICE's training frames.
+"""Make a bundled model from the teachers' labels and SPICE's training frames.
 
-    python scripts/train_bundled.py SHARED AIMNET2.jpt RUNS [--max-molecules N]
+    python scripts/train_bundled.py {small,medium} SHARED AIMNET2.jpt RUNS [--max-molecules N]
 
 SHARED holds `data/`; AIMNET2.jpt is described in `bundled_model/teachers.py`. In the folder RUNS:
-labels.h5, spice_*.xyz, diatomics.xyz, and small/ with checkpoints, history, its picture and the
-archive. A run that was stopped goes on. `benchmark_model.py`, `stability.py` and
-`write_model_card.py` measure and describe the archive then.
+labels.h5, spice_*.xyz, diatomics.xyz, and NAME/ and NAME_tuned/ with checkpoints, history, its
+picture and the archive. A run that was stopped goes on. `bundle_model.py` takes the result into the
+package; `benchmark_model.py`, `stability.py` and `write_model_card.py` measure and describe it.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from mace_mm.data.spice_writer import write_spice
 from mace_mm.elements import atomic_number, covalent_radius
 from mace_mm.model.pair_repulsion import ZBL
 
-CONFIG = Path(__file__).parent / "bundled_model" / "small.yaml"
+CONFIGS = Path(__file__).parent / "bundled_model"
 VALIDATION_SHARE = 8
 
 
@@ -44,7 +44,7 @@ def write_labels(data: Path, network: AIMNet2, runs: Path, limit: int | None) ->
 
 def atomic_energies() -> dict[int, float]:
     """Of the configuration, eV by atomic number."""
-    by_symbol = yaml.safe_load(CONFIG.read_text())["atomic_energies"]
+    by_symbol = yaml.safe_load((CONFIGS / "small.yaml").read_text())["atomic_energies"]
     return {atomic_number(symbol): energy for symbol, energy in by_symbol.items()}
 
 
@@ -86,8 +86,9 @@ def write_diatomics(runs: Path) -> None:
 
 
 def main() -> None:
-    """Labels, then training."""
+    """Labels, pretraining, fine-tuning."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=("small", "medium"))
     parser.add_argument("shared", type=Path)
     parser.add_argument("aimnet2", type=Path)
     parser.add_argument("runs", type=Path)
@@ -100,10 +101,12 @@ def main() -> None:
         write_spice_frames(data, runs)
         write_diatomics(runs)
         write_labels(data, AIMNet2(arguments.aimnet2), runs, arguments.max_molecules)
-    config = runs / "small.yaml"
-    config.write_text(CONFIG.read_text().replace("runs/", f"{runs.resolve()}/"))
     program = "import sys; from mace_mm.cli.app import main; main(sys.argv[1:])"
-    subprocess.run([sys.executable, "-c", program, "train", str(config)], check=True)
+    for source in (f"{arguments.name}.yaml", "finetune.yaml"):
+        text = (CONFIGS / source).read_text().replace("NAME", arguments.name)
+        config = runs / source
+        config.write_text(text.replace("runs/", f"{runs.resolve()}/"))
+        subprocess.run([sys.executable, "-c", program, "train", str(config)], check=True)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_eager_units_and_types(system) -> None:
 
 
 def test_a_box_that_is_tried_and_given_back(system) -> None:
-    # What a Monte Carlo barostat does: the list survives, its image vectors must not be the trial's.
+    # What a Monte Carlo barostat does: the list survives, the image vectors of the trial must not.
     form, positions, species = system
     state = fresh()
     before = energy_forces(positions, species, TRICLINIC, form, state)

@@ -5,10 +5,21 @@ from pathlib import Path
 import numpy as np
 
 from mace_mm.deploy.archive import Archive
-from mace_mm.deploy.open_model import open_model
+from mace_mm.deploy.open_model import BUNDLED_MODELS, bundled_path, open_model
 from mace_mm.graph.batching import build_graph
 from mace_mm.graph.molecule import Molecule
 from mace_mm.model.uncertainty import Uncertainty, load_uncertainty
+
+
+def bundled_uncertainty(sha256: str) -> Uncertainty | None:
+    """The uncertainty that ships with a bundled model; None for other weights."""
+    for name in BUNDLED_MODELS:
+        path = bundled_path(name).with_suffix(".uncertainty")
+        if path.is_file():
+            found = load_uncertainty(path)
+            if found.sha256 == sha256:
+                return found
+    return None
 
 
 class ForceUncertainty:

@@ -11,15 +11,6 @@ import torch
 from mace_mm.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
 BATCH_ATOMS = 300
-# Frames of each molecule that AIMNet2 labels.
-N_LABELLED = {
-    "pubchem": 8,
-    "des_monomers": 12,
-    "dipeptides": 12,
-    "des_dimers": 8,
-    "solvated_amino_acids": 8,
-    "water": 3,
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,19 +94,14 @@ class AIMNet2:
 
 
 def label_with_aimnet2(
-    molecules: Iterator[TeacherMolecule], network: AIMNet2, seed: int = 3
+    molecules: Iterator[TeacherMolecule], network: AIMNet2
 ) -> Iterator[TeacherMolecule]:
-    """Add AIMNet2's labels to a few frames of each molecule, each by one member in turn.
+    """Add AIMNet2's labels, those of one member for each molecule in turn.
 
     A student sees the mean of the members, which is what counts, at a quarter of the cost.
     """
-    generator = np.random.default_rng(seed)
     for k, molecule in enumerate(molecules):
-        n_frames = len(molecule.positions)
-        energies, forces = np.full(n_frames, np.nan), np.full(molecule.positions.shape, np.nan)
-        chosen = generator.permutation(n_frames)[: N_LABELLED[molecule.subset]]
-        labels = network(molecule.numbers, molecule.positions[chosen], member=k)
-        energies[chosen], forces[chosen] = labels
+        energies, forces = network(molecule.numbers, molecule.positions, member=k)
         yield replace(
             molecule,
             energies=molecule.energies | {"aimnet2": energies},
