@@ -1,8 +1,8 @@
-"""Write a bundled model's card, and the tables of the README, from files of results.
+"""Write the cards of the bundled models, and the tables of the README, from files of results.
 
     python scripts/write_model_card.py
 
-Reads `mace_mm/models/small.{pt,json}` (`benchmark_model.py`) and `benchmarks/results/*.json`
+Reads `mace_mm/models/NAME.{pt,json}` (`benchmark_model.py`) and `benchmarks/results/*.json`
 (`benchmark_model.py` for the other methods, `stability.py`). What has no file is left out.
 """
 
@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 
 from mace_mm.deploy.archive import load_archive, read_header
+from mace_mm.deploy.open_model import BUNDLED_MODELS, bundled_path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / "mace_mm" / "models"
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- tables: scripts/write_model_card.py -->", "<!-- end of tables -->"
 TITLES = {
@@ -37,27 +37,26 @@ def table(head: list[str], rows: list[list]) -> list[str]:
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
 
 
-def force_table(ours: dict, others: dict[str, dict]) -> list[str]:
-    """Force errors of every method on every set."""
-    head = ["force MAE, meV/Å (RMSE)", "frames", "small", *(METHODS[m] for m in others)]
+def force_table(methods: dict[str, dict]) -> list[str]:
+    """Force errors of every method on every set; the first is one of ours."""
+    first = next(iter(methods.values()))
     rows = []
     for name, title in TITLES.items():
         cells = []
-        for method in (ours, *others.values()):
+        for method in methods.values():
             r = method[name]
-            less = ours[name]["n_frames"] != r["n_frames"]
+            less = first[name]["n_frames"] != r["n_frames"]
             cells.append(
                 f"{r['force_mae_mev_per_A']} ({r['force_rmse_mev_per_A']})"
                 + (f", {r['n_frames']} frames" if less else "")
             )
-        rows.append([title, ours[name]["n_frames"], *cells])
-    return table(head, rows)
+        rows.append([title, first[name]["n_frames"], *cells])
+    return table(["force MAE, meV/Å (RMSE)", "frames", *methods], rows)
 
 
-def curve_table(ours: dict, others: dict[str, dict]) -> list[str]:
+def curve_table(methods: dict[str, dict]) -> list[str]:
     """S66x8 and torsions."""
-    methods = (ours, *others.values())
-    s66, scans = [m["s66x8"] for m in methods], [m["torsions"] for m in methods]
+    s66, scans = ([m[k] for m in methods.values()] for k in ("s66x8", "torsions"))
     right = "n_right_order_within_kcal_mol"
     rows = [
         ["S66x8, MAE to the largest distance, kcal/mol", *(r["mae_kcal_mol"] for r in s66)],
@@ -75,7 +74,7 @@ def curve_table(ours: dict, others: dict[str, dict]) -> list[str]:
         ["torsions, profile RMSE, kcal/mol", *(r["profile_rmse_kcal_mol"] for r in scans)],
         ["torsions, mean correlation", *(r["mean_correlation"] for r in scans)],
     ]
-    return table(["", "small", *(METHODS[m] for m in others)], rows)
+    return table(["", *methods], rows)
 
 
 def energy_table(ours: dict) -> list[str]:
@@ -84,11 +83,12 @@ def energy_table(ours: dict) -> list[str]:
     return table(["energy MAE per atom, the median of the set removed", "meV"], rows)
 
 
-def stability(sha256: str) -> list[str]:
+def stability(model: str, sha256: str) -> list[str]:
     """What long runs showed; runs of other weights are named as such."""
+    prefix = "stability" if model == BUNDLED_MODELS[0] else f"stability-{model}"
     lines = []
     for name, text in (("langevin", "300 K, 1 fs, Langevin"), ("nve", "NVE, 0.5 fs")):
-        result = read(RESULTS / f"stability-{name}.json")
+        result = read(RESULTS / f"{prefix}-{name}.json")
         if not result:
             continue
         runs = result["molecules"]
@@ -102,7 +102,7 @@ def stability(sha256: str) -> list[str]:
             line += f"{sorted(drift)[len(drift) // 2]:.1e} kJ/mol/atom/ps"
         lines.append(line + _weights(result, sha256) + ".")
         lines += [f"  - failed: {k} ({runs[k]['smiles']}): {v}" for k, v in failed.items()]
-    water = read(RESULTS / "stability-water.json")
+    water = read(RESULTS / f"{prefix}-water.json")
     if water:
         r, g = water["rdf_first_peak"]
         wanted = water["experiment_rdf"]["first peak"]
@@ -130,14 +130,13 @@ GFN2-xTB's: without dispersion, and with a large basis set superposition error, 
 are a comparison of levels too. The torsions are labelled with B3LYP-D3(BJ)."""
 
 
-def main() -> None:
-    """Write the card and the tables."""
-    model = MODELS / "small.pt"
+def card(name: str, others: dict[str, dict]) -> list[str]:
+    """The model card."""
+    model = bundled_path(name)
     archive, header = load_archive(model), read_header(model)
     meta, config = archive.metadata, archive.config
-    ours = read(MODELS / "small.json")
-    others = {m: found for m in METHODS if (found := read(RESULTS / f"{m}.json"))}
-    tables = [*force_table(ours, others), "", *curve_table(ours, others), "", NOTES]
+    ours = read(model.with_suffix(".json"))
+    methods = {name: ours} | others
     facts = [
         ["elements", " ".join(header["elements"])],
         ["level of theory", meta.level_of_theory],
@@ -153,18 +152,32 @@ def main() -> None:
         ["SHA-256 of the weights", f"`{archive.sha256}`"],
         ["file size", f"{model.stat().st_size / 1e6:.2f} MB"],
     ]
-    runs = stability(archive.sha256)
-    card = [f"# Model card: {meta.name}", "", meta.description.strip(), ""]
-    card += [*table(["", ""], facts), "", "## Measured errors", "", *tables, ""]
-    card += energy_table(ours)
+    lines = [f"# Model card: {meta.name}", "", meta.description.strip(), ""]
+    lines += [*table(["", ""], facts), "", "## Measured errors", ""]
+    lines += [*force_table(methods), "", *curve_table(methods), "", NOTES, ""]
+    lines += energy_table(ours)
+    runs = stability(name, archive.sha256)
     if runs:
-        card += ["", "## Long runs", "", *runs]
-    (MODELS / "small.md").write_text("\n".join(card) + "\n")
+        lines += ["", "## Long runs", "", *runs]
+    return lines
+
+
+def main() -> None:
+    """Write the cards and the tables."""
+    files = {title: RESULTS / f"{method}.json" for method, title in METHODS.items()}
+    others = {title: read(path) for title, path in files.items() if path.exists()}
+    names = [name for name in BUNDLED_MODELS if bundled_path(name).exists()]
+    for name in names:
+        bundled_path(name).with_suffix(".md").write_text("\n".join(card(name, others)) + "\n")
+    methods = {name: read(bundled_path(name).with_suffix(".json")) for name in names} | others
+    body = [BEGIN, "", *force_table(methods), "", *curve_table(methods), "", NOTES, ""]
+    for name in names:
+        runs = stability(name, load_archive(bundled_path(name)).sha256)
+        body += [f"Long runs of `{name}`:", "", *runs, ""] if runs else []
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(BEGIN)
     _, after = rest.split(END)
-    body = "\n".join([BEGIN, "", *tables, *([""] if runs else []), *runs, "", END])
-    readme.write_text(before + body + after)
+    readme.write_text(before + "\n".join([*body, END]) + after)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,18 @@ def test_batches_are_shuffled_repeatable_and_resume():
     assert spread < 0.25 * np.ptp(sizes)
 
 
+def test_batches_of_all_sizes_and_frames_kept_apart():
+    sizes = np.random.default_rng(1).integers(5, 60, 1000)
+    apart = np.repeat([0, 2], [900, 100])
+    batches = list(BucketSampler(sizes, batch_size=8, pool_batches=0, apart=apart))
+    assert sorted(i for b in batches for i in b) == list(range(1000))
+    assert all(len(np.unique(apart[b])) == 1 for b in batches)
+    assert np.mean([np.ptp(sizes[b]) for b in batches if len(b) == 8]) > 0.6 * np.ptp(sizes)
+    # Neither kind comes all at once.
+    where = [k for k, b in enumerate(batches) if apart[b[0]]]
+    assert np.ptp(where) > 0.5 * len(batches)
+
+
 def test_max_atoms_bounds_every_batch():
     sizes = np.array([50, 3, 4, 5, 6, 7, 8, 9, 200])
     sampler = BucketSampler(sizes, batch_size=4, max_atoms=60)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from training_frames import make_frames, settings
+from training_frames import make_frames, settings, write_frames
 
 from mace_mm.cli.active_config import read_active_config
 from mace_mm.data.dataset import GraphDataset
@@ -14,7 +14,13 @@ from mace_mm.model.potential import Prediction
 from mace_mm.training.averaging import WeightAverage
 from mace_mm.training.config import LossConfig, ScheduleConfig, TrainingConfig
 from mace_mm.training.config_file import example_yaml, parse_config, read_config
-from mace_mm.training.frames import TrainBatch, WeightedDataset, collate_train
+from mace_mm.training.frames import (
+    TrainBatch,
+    WeightedDataset,
+    collate_train,
+    gather,
+    make_train_loader,
+)
 from mace_mm.training.loss import Loss, count_labels
 from mace_mm.training.optimizer import learning_rate
 from mace_mm.training.progress import Progress
@@ -27,6 +33,33 @@ def batch_of(n_frames: int, weights: np.ndarray | None = None, **labels: bool) -
     weights = np.ones(n_frames) if weights is None else weights
     dataset = WeightedDataset(graphs, weights)
     return collate_train([dataset[i] for i in range(n_frames)])
+
+
+def test_repeated_frames_in_batches_of_their_own(tmp_path) -> None:
+    for name in ("a", "b"):
+        write_frames(tmp_path / f"{name}.xyz", 5)
+    values = settings(tmp_path)
+    own = {"path": str(tmp_path / "b.xyz"), "repeat": 3, "own_batches": True, "weight": 0.5}
+    values["data"] = {
+        "train": [{"path": str(tmp_path / "a.xyz")}, own],
+        "validation": [{"path": str(tmp_path / "a.xyz")}],
+        "batch_size": 4,
+    }
+    config = parse_config(values)
+    frames = gather(config.data.train, config.data, seed=1)
+    assert len(frames.source) == 20 and frames.weights.tolist() == [1.0] * 5 + [0.5] * 15
+    _, sampler = make_train_loader(
+        frames,
+        config.data,
+        elements=(1, 6, 7, 8),
+        cutoff=4.0,
+        heads=("default",),
+        dtype=torch.float64,
+        seed=1,
+        shuffle=True,
+    )
+    files = [{i >= 5 for i in batch} for batch in sampler]
+    assert sorted(map(len, files)) == [1] * 6
 
 
 def test_graphs_are_kept_while_there_is_room() -> None:

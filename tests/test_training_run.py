@@ -357,6 +357,11 @@ def nan_label(folder: Path) -> dict:
             ConfigError,
         ),
         (
+            lambda f: {"data": {"train": [{"path": "a.h5", "repeat": 2}]}},
+            "repeat needs data.validation files",
+            ConfigError,
+        ),
+        (
             lambda f: {
                 "fine_tune": {"model": "bundled", "freeze": ["head"]},
                 "model": None,

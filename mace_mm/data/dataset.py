@@ -131,6 +131,8 @@ class BucketSampler(Sampler[list[int]]):
             energy differences need them); a molecule's remainder forms a smaller group.
         shuffle: False gives batches sorted by size, the same every epoch.
         drop_last: leave out batches with fewer than batch_size frames (only without max_atoms).
+        pool_batches: see above; 0 does not sort, and batches mix frames of all sizes.
+        apart: (n_frames,) integers; frames with different ones never share a batch.
         seed: of the shuffles.
     """
 
@@ -145,6 +147,7 @@ class BucketSampler(Sampler[list[int]]):
         shuffle: bool = True,
         drop_last: bool = False,
         pool_batches: int = 64,
+        apart: np.ndarray | None = None,
         seed: int = 0,
     ) -> None:
         if batch_size < 1 or frames_per_molecule < 1:
@@ -169,6 +172,7 @@ class BucketSampler(Sampler[list[int]]):
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.pool_batches = pool_batches
+        self.apart = np.zeros(self.sizes.size, dtype=np.int64) if apart is None else apart
         self.seed = seed
         self.epoch = 0
         self.start_batch = 0
@@ -197,13 +201,17 @@ class BucketSampler(Sampler[list[int]]):
         groups = self._groups(rng)
         sizes = np.array([self.sizes[group].sum() / len(group) for group in groups])
         order = rng.permutation(len(groups)) if self.shuffle else np.arange(len(groups))
-        pool = max(1, self.pool_batches * self.batch_size // self.frames_per_molecule)
-        step = pool if self.shuffle else max(1, len(groups))
+        pool = self.pool_batches * self.batch_size // self.frames_per_molecule
+        step = max(1, pool if self.shuffle and pool else len(groups))
+        apart = np.array([self.apart[group[0]] for group in groups])
         batches: list[list[int]] = []
-        for start in range(0, len(groups), step):
-            chunk = order[start : start + step]
-            chunk = chunk[np.argsort(sizes[chunk], kind="stable")]
-            batches.extend(self._cut([groups[i] for i in chunk]))
+        for division in np.unique(apart):
+            members = order[apart[order] == division]
+            for start in range(0, len(members), step):
+                chunk = members[start : start + step]
+                if pool or not self.shuffle:
+                    chunk = chunk[np.argsort(sizes[chunk], kind="stable")]
+                batches.extend(self._cut([groups[i] for i in chunk]))
         if self.drop_last:
             batches = [b for b in batches if len(b) == self.batch_size]
         if self.shuffle:

@@ -36,10 +36,12 @@ def open_model(source: str | Path | None = None, *, head: str | None = None) -> 
         ConfigError: several heads and none chosen, or an unknown head.
     """
     path = bundled_path() if source is None else Path(source)
+    if not path.exists() and str(source) in BUNDLED_MODELS:
+        path = bundled_path(str(source))
     if not path.is_file():
         raise ArchiveError(
-            f"expected an archive or a mace-torch .model file, got {str(path)!r}, "
-            + ("which is a folder" if path.is_dir() else "which does not exist")
+            f"expected an archive, a mace-torch .model file or one of {list(BUNDLED_MODELS)}, got "
+            f"{str(path)!r}, which " + ("is a folder" if path.is_dir() else "does not exist")
         )
     if is_archive(path):
         return load_archive(path)

@@ -22,6 +22,10 @@ class FilesConfig(_Section):
         subsets: keep only these subsets; all if not given.
         elements: keep only frames of these elements (symbols); all if not given.
         max_frames: a random selection of this many; all if not given.
+        repeat: show every frame this many times in an epoch.
+        own_batches: never put these frames into a batch with those of other files. For frames whose
+            gradients are far larger, such as atoms at very short distance: clipping would leave
+            nothing of the others.
     """
 
     path: str
@@ -33,6 +37,8 @@ class FilesConfig(_Section):
     subsets: tuple[str, ...] | None = None
     elements: tuple[str, ...] | None = None
     max_frames: int | None = Field(default=None, gt=0)
+    repeat: int = Field(default=1, gt=0)
+    own_batches: bool = False
 
 
 class DataConfig(_Section):
@@ -61,6 +67,12 @@ class DataConfig(_Section):
     level_of_theory: str = "unknown"
     description: str = "unknown"
     licence: str = "unknown"
+
+    @model_validator(mode="after")
+    def _repeated_frames_stay_out_of_validation(self) -> "DataConfig":
+        if not self.validation and any(f.repeat > 1 for f in self.train):
+            raise ValueError("repeat needs data.validation files: copies would be set aside, too")
+        return self
 
 
 class ModelConfig(_Section):

@@ -39,10 +39,12 @@ class WeightedFrames(NamedTuple):
     Attributes:
         source: the frames.
         weights: (n_frames,) float64.
+        apart: (n_frames,) int64; frames with different ones never share a batch.
     """
 
     source: FrameSource
     weights: np.ndarray
+    apart: np.ndarray
 
 
 def open_file(config: FilesConfig, seed: int) -> FrameSource:
@@ -84,27 +86,26 @@ def open_file(config: FilesConfig, seed: int) -> FrameSource:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, config.max_frames, False))
     if chosen.size == 0:
         raise DataError(f"{path}: no labelled frame of the wanted subsets and elements")
+    chosen = np.repeat(chosen, config.repeat)
     return source if chosen.size == len(source) else SubsetFrames(source, chosen)
 
 
 def gather(files: Sequence[FilesConfig], data: DataConfig, seed: int) -> WeightedFrames:
     """Open files and put them one after the other, with the weights of files and subsets."""
-    sources, weights = [], []
-    for config in files:
+    sources, weights, apart = [], [], []
+    for number, config in enumerate(files, start=1):
         source = open_file(config, seed)
         factors = np.array([data.subset_weights.get(e.subset, 1.0) for e in source.entries])
         sources.append(source)
         weights.append(config.weight * factors[source.entry_of_frame])
-    known = {entry.subset for source in sources for entry in source.entries}
-    unknown = sorted(set(data.subset_weights) - known)
-    if unknown:
-        _LOG.warning("subset_weights names subsets that do not occur: %s", ", ".join(unknown))
-    return WeightedFrames(ConcatFrames(sources), np.concatenate(weights))
+        apart.append(np.full(len(source), number * config.own_batches))
+    return WeightedFrames(ConcatFrames(sources), np.concatenate(weights), np.concatenate(apart))
 
 
 def subset(frames: WeightedFrames, indices: np.ndarray) -> WeightedFrames:
     """Return some of the frames."""
-    return WeightedFrames(SubsetFrames(frames.source, indices), frames.weights[indices])
+    source = SubsetFrames(frames.source, indices)
+    return WeightedFrames(source, frames.weights[indices], frames.apart[indices])
 
 
 def split(
@@ -219,6 +220,9 @@ def make_train_loader(
         batch_size=data.batch_size,
         max_atoms=data.max_atoms,
         shuffle=shuffle,
+        # Batches of one size only would make steps unlike each other; nothing is padded here.
+        pool_batches=0,
+        apart=frames.apart,
         seed=seed,
     )
     loader: DataLoader[TrainBatch] = DataLoader(

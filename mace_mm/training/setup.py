@@ -60,6 +60,10 @@ def prepare_frames(config: TrainingConfig) -> Frames:
         train, validation = split(
             frames, config.data.validation_fraction, config.data.split_by, config.seed
         )
+    known = {entry.subset for part in (train, validation) for entry in part.source.entries}
+    unknown = sorted(set(config.data.subset_weights) - known)
+    if unknown:
+        _LOG.warning("subset_weights names subsets that do not occur: %s", ", ".join(unknown))
     domains = _check_labels(train, "training")
     _check_labels(validation, "validation")
     return Frames(train=train, validation=validation, isolated_atoms=isolated, domains=domains)
