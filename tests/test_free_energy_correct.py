@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import openmm
 import pytest
+import torch
 from free_energy_molecules import register, write_molecule
 from scipy.integrate import quad
 
+from mace_mm.deploy.archive import ArchiveMetadata, make_archive, save_archive
 from mace_mm.errors import ConfigError
 from mace_mm.free_energy.config import CorrectionConfig, Potential, validate
 from mace_mm.free_energy.correct import correction_leg, place_in_environment, run_correction
@@ -17,6 +19,9 @@ from mace_mm.free_energy.estimator import estimate_mbar, kt_kj_mol
 from mace_mm.free_energy.samples import collect
 from mace_mm.free_energy.sampling import run_windows
 from mace_mm.free_energy.settings import Windows
+from mace_mm.model import potential as network
+from mace_mm.model.config import MACEConfig
+from mace_mm.model.mace import MACE
 
 TEMPERATURE_K = 300.0
 FAST = {"timestep_fs": 1.0, "friction_per_ps": 20.0, "platform": "Reference", "seed": 11}
@@ -149,6 +154,21 @@ def test_a_run_leaves_results_pictures_and_tables(tmp_path: Path) -> None:
     other = config.potential.model_copy(update={"options": {"mlLongRange": False}})
     with pytest.raises(ConfigError, match="holds a run with origin"):
         run_correction(config.model_copy(update={"potential": other}))
+
+
+def test_another_model_in_the_same_file_is_another_run(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    origins = []
+    for seed in (1, 2):
+        config = MACEConfig(atomic_numbers=(1, 6, 8), r_max=4.0, channels=4)
+        torch.manual_seed(seed)
+        save_archive(
+            path, make_archive(network.Potential(MACE(config)), ArchiveMetadata(name="test"))
+        )
+        settings = config_of(write_molecule("CO", tmp_path), tmp_path / "out")
+        model = Potential(model=str(path))
+        origins.append(correction_leg(settings.model_copy(update={"potential": model})).origin)
+    assert origins[0] != origins[1]
 
 
 def test_water_is_put_around_a_molecule(tmp_path: Path) -> None:

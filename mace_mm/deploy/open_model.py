@@ -22,6 +22,23 @@ def bundled_path(name: str = BUNDLED_MODELS[0]) -> Path:
     return Path(str(resources.files("mace_mm") / "models" / f"{name}.pt"))
 
 
+def model_path(source: str | Path | None = None) -> Path:
+    """The file that `open_model` reads.
+
+    Raises:
+        ArchiveError: there is none.
+    """
+    path = bundled_path() if source is None else Path(source)
+    if not path.exists() and str(source) in BUNDLED_MODELS:
+        path = bundled_path(str(source))
+    if not path.is_file():
+        raise ArchiveError(
+            f"expected an archive, a mace-torch .model file or one of {list(BUNDLED_MODELS)}, got "
+            f"{str(path)!r}, which " + ("is a folder" if path.is_dir() else "does not exist")
+        )
+    return path
+
+
 def open_model(source: str | Path | None = None, *, head: str | None = None) -> Archive:
     """Open a model.
 
@@ -35,14 +52,7 @@ def open_model(source: str | Path | None = None, *, head: str | None = None) -> 
         UnsupportedModelError: a published model with features this package does not have.
         ConfigError: several heads and none chosen, or an unknown head.
     """
-    path = bundled_path() if source is None else Path(source)
-    if not path.exists() and str(source) in BUNDLED_MODELS:
-        path = bundled_path(str(source))
-    if not path.is_file():
-        raise ArchiveError(
-            f"expected an archive, a mace-torch .model file or one of {list(BUNDLED_MODELS)}, got "
-            f"{str(path)!r}, which " + ("is a folder" if path.is_dir() else "does not exist")
-        )
+    path = model_path(source)
     if is_archive(path):
         return load_archive(path)
     potential = select_head(import_mace(path), head)

@@ -10,7 +10,7 @@ import torch
 from openmm import app, unit
 
 from mace_mm.deploy.compile import compile_module, run_compiled
-from mace_mm.deploy.open_model import open_model
+from mace_mm.deploy.open_model import model_path, open_model
 from mace_mm.elements import species_index
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.free_energy.config import Conditions
@@ -144,5 +144,5 @@ def direct_leg(
         temperature_k=conditions.temperature_k,
         # Every pressure move costs two evaluations of the network and gains little in water.
         pressure_bar=None,
-        origin=fingerprint(f"{model} {precision} {softness} {sorted(solute)}"),
+        origin=fingerprint(model_path(model), f"{precision} {softness} {sorted(solute)}"),
     )

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import openmm
 from openmmml import MLPotential
 
+from mace_mm.deploy.open_model import model_path
 from mace_mm.errors import ConfigError, InputError, MaceMMError
 from mace_mm.free_energy.config import Conditions, Potential
 from mace_mm.free_energy.inputs import MMSystem
@@ -61,5 +63,13 @@ def end_state_leg(
         schedule=schedule,
         temperature_k=conditions.temperature_k,
         pressure_bar=conditions.pressure_bar if periodic else None,
-        origin=fingerprint(mm.system, potential.model_dump_json(), *further),
+        origin=fingerprint(mm.system, potential.model_dump_json(), *_weights(potential), *further),
     )
+
+
+def _weights(potential: Potential) -> list[Path]:
+    """The file that holds the model, where there is one: another one in its place is noticed."""
+    if potential.name == "mace":
+        return [model_path(potential.model)]
+    given = Path(potential.model or "")
+    return [given] if given.is_file() else []

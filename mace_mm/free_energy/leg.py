@@ -124,10 +124,14 @@ class Leg:
         write_atomically(folder / _LEG_NAME, json.dumps(content).encode())
 
 
-def fingerprint(*parts: openmm.System | openmm.Force | str) -> str:
-    """A short hash of systems, forces and words. Forces with networks in them do not repeat."""
+def fingerprint(*parts: openmm.System | openmm.Force | str | Path) -> str:
+    """A short hash of systems, forces, words and the content of files. Forces with networks in
+    them do not repeat."""
     digest = hashlib.sha256()
     for part in parts:
+        if isinstance(part, Path):
+            digest.update(part.read_bytes())
+            continue
         text = part if isinstance(part, str) else openmm.XmlSerializer.serialize(part)
         digest.update(text.encode())
     return digest.hexdigest()[:16]
