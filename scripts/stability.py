@@ -1,16 +1,18 @@
 """Long runs with a model: molecules of FreeSolv in vacuum, and liquid water.
 
     python scripts/stability.py {langevin,nve,water} SHARED OUT.json [--count N] [--ps T]
+                                                             [--workers N]
 
 langevin: 300 K, 1 fs. A molecule fails with a broken bond (a bond of the topology, half as long
 again as in the minimized start), an exploded energy or a NaN. nve: velocity Verlet at 0.5 fs after
 5 ps at 300 K; the drift of the total energy is the slope of a line. water: NPT at 300 K and 1 bar.
 OUT.json is written after each molecule; a run that was stopped goes on with the next one. Failures
-are kept in the file. One thread.
+are kept in the file. One thread a worker.
 """
 
 import argparse
 import json
+import multiprocessing
 import tarfile
 import tempfile
 import time
@@ -112,7 +114,7 @@ class Run:
         return None
 
 
-def langevin(name: str, ligand: Ligand, model: str | None, ps: float, seed: int) -> dict:
+def langevin(ligand: Ligand, model: str | None, ps: float, seed: int) -> dict:
     """One molecule at constant temperature."""
     began = time.process_time()
     run, done, problem = Run(ligand, model, TIMESTEP_FS, seed), 0.0, None
@@ -129,7 +131,7 @@ def langevin(name: str, ligand: Ligand, model: str | None, ps: float, seed: int)
     }
 
 
-def nve(name: str, ligand: Ligand, model: str | None, ps: float, seed: int) -> dict:
+def nve(ligand: Ligand, model: str | None, ps: float, seed: int) -> dict:
     """One molecule at constant energy."""
     run = Run(ligand, model, NVE_TIMESTEP_FS, seed)
     run.step(EQUILIBRATION_PS)
@@ -159,6 +161,7 @@ def main() -> None:
     parser.add_argument("--model", help="an archive; the bundled model if left out")
     parser.add_argument("--count", type=int, default=100, help="molecules, of FreeSolv or of water")
     parser.add_argument("--ps", type=float, default=100.0)
+    parser.add_argument("--workers", type=int, default=1, help="molecules at a time")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     archive = open_model(arguments.model)
@@ -171,18 +174,29 @@ def main() -> None:
         content |= run_water(arguments.model, arguments.count, arguments.ps, picture)
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")
         return
-    one = langevin if arguments.kind == "langevin" else nve
     molecules = content.setdefault("molecules", {})
     elements = set(archive.config.atomic_numbers)
-    for seed, (name, ligand) in enumerate(freesolv(arguments.shared, elements, arguments.count)):
-        if name in molecules:
-            continue
-        try:
-            molecules[name] = one(name, ligand, arguments.model, arguments.ps, seed + 1)
-        except (MaceMMError, openmm.OpenMMException) as error:
-            molecules[name] = {"smiles": ligand.smiles, "failure": str(error).splitlines()[0]}
-        print(name, molecules[name], flush=True)
-        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+    chosen = freesolv(arguments.shared, elements, arguments.count)
+    waiting = [
+        (arguments.kind, name, ligand, arguments.model, arguments.ps, seed + 1)
+        for seed, (name, ligand) in enumerate(chosen)
+        if name not in molecules
+    ]
+    with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
+        for name, result in pool.imap_unordered(_run, waiting):
+            molecules[name] = result
+            print(len(molecules), name, result, flush=True)
+            content["molecules"] = dict(sorted(molecules.items()))
+            arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _run(job: tuple[str, str, Ligand, str | None, float, int]) -> tuple[str, dict]:
+    kind, name, ligand, *rest = job
+    torch.set_num_threads(1)
+    try:
+        return name, (langevin if kind == "langevin" else nve)(ligand, *rest)
+    except (MaceMMError, openmm.OpenMMException) as error:
+        return name, {"smiles": ligand.smiles, "failure": str(error).splitlines()[0]}
 
 
 if __name__ == "__main__":
