@@ -5,7 +5,8 @@ check='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2]
 if [ -n "$1" ]; then
     candidates=$1
 else
-    candidates="python3 python3.13 python3.12 python3.11 python"
+    # 3.13 last: openmmtorch's wheel for it wants CUDA 13, and does not load beside torch 2.9.1.
+    candidates="python3.12 python3.11 python3 python3.13 python"
 fi
 for candidate in $candidates; do
     if "$candidate" -c "$check" >/dev/null 2>&1; then

@@ -1,4 +1,4 @@
-"""The model that ships with the package: present, small, documented and safe to start from."""
+"""The models that ship with the package: present, small, documented and safe to start from."""
 
 import json
 
@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 
 from mace_mm.deploy.archive import Archive
-from mace_mm.deploy.open_model import bundled_path, open_model
+from mace_mm.deploy.open_model import BUNDLED_MODELS, bundled_path, open_model
 from mace_mm.elements import covalent_radius
+from mace_mm.errors import ArchiveError
 from mace_mm.graph.batching import build_graph
 from mace_mm.graph.molecule import Molecule
+from mace_mm.simulation.domain import geometry_problems
 
 MAX_BYTES = 5_000_000
 
 
-@pytest.fixture(scope="module")
-def bundled() -> Archive:
-    return open_model()
+@pytest.fixture(scope="module", params=BUNDLED_MODELS)
+def bundled(request: pytest.FixtureRequest) -> Archive:
+    return open_model(request.param)
 
 
 def energy(archive: Archive, numbers: list[int], positions: np.ndarray) -> float:
@@ -26,7 +28,7 @@ def energy(archive: Archive, numbers: list[int], positions: np.ndarray) -> float
 
 
 def test_file_is_small_and_its_card_tells_which_weights_it_describes(bundled: Archive) -> None:
-    path = bundled_path()
+    path = bundled_path(bundled.metadata.name)
     assert path.stat().st_size < MAX_BYTES
     card = path.with_suffix(".md").read_text()
     assert bundled.sha256 in card
@@ -63,6 +65,29 @@ def test_force_errors_on_foreign_labels_are_those_of_the_card(bundled, shared_di
         graph = build_graph(molecule, bundled.config.atomic_numbers, bundled.config.r_max)
         forces = bundled.potential(graph).forces.detach().numpy()
         differences.append(np.abs(forces - atoms.arrays["REF_forces"]).ravel())
-    measured = json.loads(bundled_path().with_suffix(".json").read_text())["water"]
+    measured = json.loads(bundled_path(bundled.metadata.name).with_suffix(".json").read_text())[
+        "water"
+    ]
     mae = 1e3 * np.concatenate(differences).mean()
     assert mae == pytest.approx(measured["force_mae_mev_per_A"], abs=0.2)
+
+
+def test_names_stand_for_bundled_models_and_files_go_first(tmp_path, monkeypatch) -> None:
+    assert open_model().sha256 == open_model("small").sha256 != open_model("medium").sha256
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "medium").write_bytes(bundled_path("small").read_bytes())
+    assert open_model("medium").sha256 == open_model("small").sha256
+    with pytest.raises(ArchiveError, match=r"or one of \['small', 'medium'\], got 'large', which"):
+        open_model("large")
+
+
+def test_surroundings_unlike_the_training_set_are_warned_of(bundled: Archive) -> None:
+    methane = np.vstack(
+        [np.zeros(3), 0.63 * np.array([[1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])]
+    )
+    numbers = [6, 1, 1, 1, 1]
+    assert geometry_problems(bundled, numbers, methane) == []
+    flat = methane * [1.0, 1.0, 0.0]
+    flat[1:] *= 1.09 / np.linalg.norm(flat[1:], axis=1, keepdims=True)
+    (problem,) = geometry_problems(bundled, numbers, flat)
+    assert "surroundings unlike those of the training set at C 0" in problem
