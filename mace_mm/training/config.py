@@ -68,12 +68,6 @@ class DataConfig(_Section):
     description: str = "unknown"
     licence: str = "unknown"
 
-    @model_validator(mode="after")
-    def _repeated_frames_stay_out_of_validation(self) -> "DataConfig":
-        if not self.validation and any(f.repeat > 1 for f in self.train):
-            raise ValueError("repeat needs data.validation files: copies would be set aside, too")
-        return self
-
 
 class ModelConfig(_Section):
     """The network, for training from scratch; see `MACEConfig` for the meaning.
