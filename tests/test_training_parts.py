@@ -1,5 +1,7 @@
 """The parts of training one by one: settings, losses, schedules, averages, early stopping."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from training_frames import make_frames, settings, write_frames
 
 from mace_mm.cli.active_config import read_active_config
 from mace_mm.data.dataset import GraphDataset
+from mace_mm.data.extxyz import write_extxyz
 from mace_mm.data.frames import MemoryFrames
 from mace_mm.errors import ConfigError
 from mace_mm.model.potential import Prediction
@@ -24,6 +27,7 @@ from mace_mm.training.frames import (
 from mace_mm.training.loss import Loss, count_labels
 from mace_mm.training.optimizer import learning_rate
 from mace_mm.training.progress import Progress
+from mace_mm.training.setup import build_potential, prepare_frames
 
 
 def batch_of(n_frames: int, weights: np.ndarray | None = None, **labels: bool) -> TrainBatch:
@@ -60,6 +64,24 @@ def test_repeated_frames_in_batches_of_their_own(tmp_path) -> None:
     )
     files = [{i >= 5 for i in batch} for batch in sampler]
     assert sorted(map(len, files)) == [1] * 6
+
+
+def test_frames_kept_apart_do_not_set_the_scale(tmp_path) -> None:
+    frames = make_frames(6)
+    stiff = [
+        dataclasses.replace(f, forces=1e3 * f.forces, name=f"stiff {f.name}")
+        for f in make_frames(3)
+    ]
+    write_extxyz(tmp_path / "a.xyz", frames)
+    write_extxyz(tmp_path / "b.xyz", stiff)
+    scales = []
+    for own in ([], [{"path": str(tmp_path / "b.xyz"), "own_batches": True}]):
+        values = settings(tmp_path)
+        usual = {"path": str(tmp_path / "a.xyz")}
+        values["data"] = {"train": [usual, *own], "validation": [usual]}
+        config = parse_config(values)
+        scales.append(float(build_potential(config, prepare_frames(config)).network.scale))
+    assert scales[0] == scales[1]
 
 
 def test_graphs_are_kept_while_there_is_room() -> None:

@@ -25,7 +25,8 @@ class FilesConfig(_Section):
         repeat: show every frame this many times in an epoch.
         own_batches: never put these frames into a batch with those of other files. For frames whose
             gradients are far larger, such as atoms at very short distance: clipping would leave
-            nothing of the others.
+            nothing of the others. The scale and the mean number of neighbors are measured without
+            them.
     """
 
     path: str

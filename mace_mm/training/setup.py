@@ -87,7 +87,10 @@ def build_potential(
     torch.manual_seed(config.seed)
     given = _given_energies(config, frames.isolated_atoms)
     if config.fine_tune is None:
-        potential = _from_scratch(config, frames.train.source, given)
+        # Frames kept apart are far from the others: forces of theirs would set the scale of all.
+        usual = np.flatnonzero(frames.train.apart == 0)
+        measured = subset(frames.train, usual) if usual.size else frames.train
+        potential = _from_scratch(config, measured.source, given)
     elif base is None:
         raise ConfigError("fine_tune needs the trained potential it starts from, got none")
     else:
