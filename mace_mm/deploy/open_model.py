@@ -8,7 +8,7 @@ from mace_mm.deploy.import_mace import import_mace
 from mace_mm.deploy.select_head import select_head
 from mace_mm.errors import ArchiveError
 
-BUNDLED_MODELS = ("small", "medium")
+BUNDLED_MODELS = ("small",)
 
 
 def bundled_path(name: str = BUNDLED_MODELS[0]) -> Path:
@@ -43,8 +43,8 @@ def open_model(source: str | Path | None = None, *, head: str | None = None) -> 
     """Open a model.
 
     Args:
-        source: None for the default of the bundled models, the name of one ("small", "medium"), or
-            the path of an archive or of a mace-torch `.model`. A file goes before a name.
+        source: None for the first of `BUNDLED_MODELS`, the name of one of them, or the path of an
+            archive or of a mace-torch `.model`. A file goes before a name.
         head: which head of a multi-head `.model` file; archives hold one.
 
     Raises:

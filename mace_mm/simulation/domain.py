@@ -26,9 +26,9 @@ _MOST_BONDS = {1: 1, 6: 4, 7: 3, 8: 2, 9: 1, 17: 1, 35: 1, 53: 1}
 _SHORT = 0.7
 # Thermal motion goes a little below the shortest distance that was seen.
 _BELOW_SEEN = 0.95
-# In units of the largest expected error among the frames held out from training: two out of a
-# hundred of their atoms lie above 1, none of them above 2.
-_UNLIKE_SEEN = 2.0
+# In units of the largest expected error of the calibration. Of the atoms held out from training two
+# in a hundred lie above 1, one in a thousand above 2 and none above 3.
+_UNLIKE_SEEN = 3.0
 # The network runs in plain torch for this.
 _MOST_ATOMS = 1000
 _SHOWN = 3
