@@ -128,7 +128,8 @@ def geometry_problems(
         problems.append(
             f"no neighbor within the cutoff of {config.r_max:g} Å: {_named(alone, numbers)}"
         )
-    return problems + _unlike_seen(archive, numbers, graph)
+    # What was found already is strange to the model, too: nothing new would be said.
+    return problems or _unlike_seen(archive, numbers, graph)
 
 
 def _unlike_seen(archive: Archive, numbers: np.ndarray, graph: Graph) -> list[str]:
