@@ -162,7 +162,8 @@ def test_the_command_corrects_methanol_with_the_bundled_model(
         tmp_path,
         write_molecule("CO", tmp_path),
         windows={"lambdas": [0, 0.5, 1], "iterations": 20, "equilibration": 1, "steps": 4},
-        switching={"switches": 5, "steps": 4, "updates": 2, "equilibration": 1, "stretch": 4},
+        # Slow enough for the works of both directions to overlap whatever the seeds are.
+        switching={"switches": 6, "steps": 60, "updates": 20, "equilibration": 1, "stretch": 20},
         dynamics=CPU,
     )
     run_command("correct", str(path), "--plan")
