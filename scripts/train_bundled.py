@@ -29,6 +29,11 @@ from mace_mm.elements import atomic_number, covalent_radius
 from mace_mm.model.pair_repulsion import ZBL
 
 CONFIGS = Path(__file__).parent / "bundled_model"
+# What each model changes in pretrain.yaml.
+MODELS = {
+    "small": [],
+    "medium": ["model.hidden_l_max=1", "model.radial_mlp=[64, 32]", "stages.0.epochs=3"],
+}
 VALIDATION_SHARE = 8
 
 
@@ -44,7 +49,7 @@ def write_labels(data: Path, network: AIMNet2, runs: Path, limit: int | None) ->
 
 def atomic_energies() -> dict[int, float]:
     """Of the configuration, eV by atomic number."""
-    by_symbol = yaml.safe_load((CONFIGS / "small.yaml").read_text())["atomic_energies"]
+    by_symbol = yaml.safe_load((CONFIGS / "pretrain.yaml").read_text())["atomic_energies"]
     return {atomic_number(symbol): energy for symbol, energy in by_symbol.items()}
 
 
@@ -88,7 +93,7 @@ def write_diatomics(runs: Path) -> None:
 def main() -> None:
     """Labels, pretraining, fine-tuning."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=("small", "medium"))
+    parser.add_argument("name", choices=tuple(MODELS))
     parser.add_argument("shared", type=Path)
     parser.add_argument("aimnet2", type=Path)
     parser.add_argument("runs", type=Path)
@@ -102,11 +107,13 @@ def main() -> None:
         write_diatomics(runs)
         write_labels(data, AIMNet2(arguments.aimnet2), runs, arguments.max_molecules)
     program = "import sys; from mace_mm.cli.app import main; main(sys.argv[1:])"
-    for source in (f"{arguments.name}.yaml", "finetune.yaml"):
+    for source, overrides in (("pretrain.yaml", MODELS[arguments.name]), ("finetune.yaml", [])):
         text = (CONFIGS / source).read_text().replace("NAME", arguments.name)
         config = runs / source
         config.write_text(text.replace("runs/", f"{runs.resolve()}/"))
-        subprocess.run([sys.executable, "-c", program, "train", str(config)], check=True)
+        subprocess.run(
+            [sys.executable, "-c", program, "train", str(config), *overrides], check=True
+        )
 
 
 if __name__ == "__main__":

@@ -133,8 +133,10 @@ def geometry_problems(
 
 
 def _unlike_seen(archive: Archive, numbers: np.ndarray, graph: Graph) -> list[str]:
-    uncertainty = bundled_uncertainty(archive.sha256)
-    if uncertainty is None or numbers.size > _MOST_ATOMS:
+    if numbers.size > _MOST_ATOMS:
+        return []
+    uncertainty = bundled_uncertainty(archive)
+    if uncertainty is None:
         return []
     usual = float(uncertainty.errors[-1])
     expected = uncertainty(archive.potential, graph).numpy()

@@ -11,15 +11,13 @@ from mace_mm.graph.molecule import Molecule
 from mace_mm.model.uncertainty import Uncertainty, load_uncertainty
 
 
-def bundled_uncertainty(sha256: str) -> Uncertainty | None:
-    """The uncertainty that ships with a bundled model; None for other weights."""
-    for name in BUNDLED_MODELS:
-        path = bundled_path(name).with_suffix(".uncertainty")
-        if path.is_file():
-            found = load_uncertainty(path)
-            if found.sha256 == sha256:
-                return found
-    return None
+def bundled_uncertainty(archive: Archive) -> Uncertainty | None:
+    """The uncertainty that ships with a bundled model; None for other models."""
+    if archive.metadata.name not in BUNDLED_MODELS:
+        return None
+    found = load_uncertainty(bundled_path(archive.metadata.name).with_suffix(".uncertainty"))
+    # Others may give their models this name.
+    return found if found.sha256 == archive.sha256 else None
 
 
 class ForceUncertainty:
