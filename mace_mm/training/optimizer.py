@@ -7,6 +7,7 @@ from torch import nn
 
 from mace_mm.errors import ConfigError
 from mace_mm.training.config import OptimizerConfig, ScheduleConfig
+from mace_mm.training.soap import SOAP
 
 # Weight decay acts on what mixes channels: the linear maps after the convolution, the
 # element-dependent skips, contraction weights and their linear maps. Not on embeddings, radial
@@ -33,6 +34,8 @@ def make_optimizer(
     betas = (config.beta1, config.beta2)
     if config.kind == "amsgrad":
         return torch.optim.Adam(groups, lr=learning_rate, betas=betas, amsgrad=True)
+    if config.kind == "soap":
+        return SOAP(groups, lr=learning_rate, betas=betas)
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
 
 

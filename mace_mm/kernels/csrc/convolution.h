@@ -43,19 +43,20 @@ template <int OUT_, bool DIAGONAL_> struct Path {
 // One bin's polynomials in t, for a block of channels. The slope has coefficients of its own size:
 // a difference of two rounded values, divided by the spacing, would not be as exact.
 template <class T> struct Spline {
-  Vec<T> c[COEFFICIENTS];
+  static constexpr int N = COEFFICIENTS<T>;
+  Vec<T> c[N];
   MM_INLINE inline explicit Spline(const T* p) {
-    for (int i = 0; i < COEFFICIENTS; i++) c[i] = load(p + i * BLOCK);
+    for (int i = 0; i < N; i++) c[i] = load(p + i * BLOCK);
   }
   MM_INLINE inline Vec<T> value(const EdgeBatch<T>& b, int e) const {
     const T t = b.fraction[e];
-    Vec<T> v = c[COEFFICIENTS - 1];
-    for (int i = COEFFICIENTS - 2; i >= 0; i--) v = v * t + c[i];
+    Vec<T> v = c[N - 1];
+    for (int i = N - 2; i >= 0; i--) v = v * t + c[i];
     return v;
   }
   MM_INLINE inline Vec<T> derivative(const EdgeBatch<T>& b, int e) const {
     Vec<T> v = c[1] * b.slope[0][e];
-    for (int i = 2; i < COEFFICIENTS; i++) v += c[i] * b.slope[i - 1][e];
+    for (int i = 2; i < N; i++) v += c[i] * b.slope[i - 1][e];
     return v;
   }
 };
@@ -76,12 +77,13 @@ template <class T, int IN, class... P> struct PathGroup {
     return n;
   }
 
-  // phi (+)= messages of the batch; `first` overwrites.
+  // phi (+)= messages of the batch; `first` overwrites. UNIT: the features are 1.
+  template <bool UNIT>
   static void forward(const EdgeBatch<T>& b, RadialLayout layout, const PathRun* runs,
                       int feature, int channels, T* phi, bool first) {
     for (int c = 0; c < channels; c += LANES<T>) {
       const int64_t place =
-          (int64_t(c / BLOCK) * layout.n_paths) * COEFFICIENTS * BLOCK + c % BLOCK;
+          (int64_t(c / BLOCK) * layout.n_paths) * COEFFICIENTS<T> * BLOCK + c % BLOCK;
       V acc[outputs(N)];
       MM_UNROLL(N, p, {
         for (int k = 0; k < OUT[p]; k++)
@@ -90,14 +92,15 @@ template <class T, int IN, class... P> struct PathGroup {
       });
       for (int e = 0; e < b.n; e++) {
         V h[IN];
-        for (int m = 0; m < IN; m++) h[m] = load(b.features[e] + (feature + m) * channels + c);
+        for (int m = 0; m < IN && !UNIT; m++)
+          h[m] = load(b.features[e] + (feature + m) * channels + c);
         const T* row = b.rows[e] + place;
         MM_UNROLL(N, p, {
-          const T* bin = row + runs[p].radial * (COEFFICIENTS * BLOCK);
+          const T* bin = row + runs[p].radial * (COEFFICIENTS<T> * BLOCK);
           const V r = Spline<T>(bin).value(b, e);
           const T(*m_row)[EDGES] = b.coefficient + runs[p].coefficient;
           MM_UNROLL(IN, m, {
-            const V v = r * h[m];
+            const V v = UNIT ? r : r * h[m];
             if constexpr (DIAGONAL[p]) {
               acc[outputs(p) + m] += v;
             } else {
@@ -115,7 +118,7 @@ template <class T, int IN, class... P> struct PathGroup {
 
   // From dE/dphi of the receiver: sensitivities of the edges, and gradients of the senders'
   // features where GRADIENT asks for them.
-  template <bool GRADIENT>
+  template <bool GRADIENT, bool UNIT>
   static void backward(EdgeBatch<T>& b, RadialLayout layout, const PathRun* runs, int feature,
                        int channels, const T* dphi) {
     constexpr int n_sums = sums(N) + 1;  // and the derivative along the distance
@@ -125,14 +128,14 @@ template <class T, int IN, class... P> struct PathGroup {
       for (int i = 0; i < padded; i++) s[i] = V{};
       for (int c = 0; c < channels; c += LANES<T>) {
         const T* row = b.rows[e] + c % BLOCK +
-                       (int64_t(c / BLOCK) * layout.n_paths) * COEFFICIENTS * BLOCK;
+                       (int64_t(c / BLOCK) * layout.n_paths) * COEFFICIENTS<T> * BLOCK;
         V h[IN], dh[IN];
-        for (int m = 0; m < IN; m++) {
+        for (int m = 0; m < IN && !UNIT; m++) {
           h[m] = load(b.features[e] + (feature + m) * channels + c);
           if constexpr (GRADIENT) dh[m] = load(b.gradients[e] + (feature + m) * channels + c);
         }
         MM_UNROLL(N, p, {
-          const T* bin = row + runs[p].radial * (COEFFICIENTS * BLOCK);
+          const T* bin = row + runs[p].radial * (COEFFICIENTS<T> * BLOCK);
           const Spline<T> spline(bin);
           const V r = spline.value(b, e);
           const T(*m_row)[EDGES] = b.coefficient + runs[p].coefficient;
@@ -144,7 +147,7 @@ template <class T, int IN, class... P> struct PathGroup {
             if constexpr (DIAGONAL[p]) {
               g = load(a + m * stride);
             } else {
-              const V v = r * h[m];
+              const V v = UNIT ? r : r * h[m];
               MM_UNROLL(OUT[p], k, {
                 const V d = load(a + k * stride);
                 s[sums(p) + m * OUT[p] + k] += d * v;
@@ -152,7 +155,7 @@ template <class T, int IN, class... P> struct PathGroup {
               });
             }
             if constexpr (GRADIENT) dh[m] += r * g;
-            along += h[m] * g;
+            along += UNIT ? g : h[m] * g;
           });
           s[n_sums - 1] += along * spline.derivative(b, e);
         });
@@ -177,8 +180,9 @@ template <class T> struct PathKernel {
   using Forward = void (*)(const EdgeBatch<T>&, RadialLayout, const PathRun*, int, int, T*, bool);
   using Backward = void (*)(EdgeBatch<T>&, RadialLayout, const PathRun*, int, int, const T*);
   std::vector<std::array<int, 2>> paths;
-  Forward forward = nullptr;
-  Backward backward = nullptr, backward_no_gradient = nullptr;
+  Forward forward = nullptr, forward_unit = nullptr;
+  // Without gradients of the features, where they are constants.
+  Backward backward = nullptr, backward_constant = nullptr, backward_unit = nullptr;
 };
 
 enum class Way { FORWARD, BACKWARD };
@@ -188,10 +192,14 @@ static PathKernel<T> kernel_of(std::vector<std::array<int, 2>> paths) {
   using G = PathGroup<T, IN, P...>;
   PathKernel<T> k{std::move(paths)};
   if constexpr (way == Way::FORWARD) {
-    k.forward = G::forward;
+    k.forward = G::template forward<false>;
+    if constexpr (IN == 1) k.forward_unit = G::template forward<true>;
   } else {
-    k.backward = G::template backward<true>;
-    if constexpr (IN == 1) k.backward_no_gradient = G::template backward<false>;
+    k.backward = G::template backward<true, false>;
+    if constexpr (IN == 1) {
+      k.backward_constant = G::template backward<false, false>;
+      k.backward_unit = G::template backward<false, true>;
+    }
   }
   return k;
 }

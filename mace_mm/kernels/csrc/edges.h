@@ -5,9 +5,11 @@
 namespace mm {
 
 constexpr int EDGES = 64;            // edges in a batch
-constexpr int COEFFICIENTS = 6;      // of a bin's quintic polynomial
 constexpr int MAX_HARMONICS = 16;    // l_max 3
 constexpr int MAX_COEFFICIENTS = 224;  // harmonics and, after them, the couplings of the paths
+
+// Of a bin's polynomial: cubic in single precision, which reads less memory, quintic in double.
+template <class T> constexpr int COEFFICIENTS = sizeof(T) == 4 ? 4 : 6;
 
 // One nonzero of a path's coupling table: M[target] += value * Y[harmonic].
 struct CouplingEntry {
@@ -21,7 +23,7 @@ template <class T> struct EdgeBatch {
   const T* features[EDGES];  // the sender's features
   T* gradients[EDGES];       // where the sender's gradient is collected
   alignas(64) T fraction[EDGES];  // place between two knots
-  alignas(64) T slope[COEFFICIENTS - 1][EDGES];  // weights of the derivative; see spline_weights
+  alignas(64) T slope[COEFFICIENTS<T> - 1][EDGES];  // weights of the derivative; see spline_weights
   alignas(64) T unit[3][EDGES];
   alignas(64) T inverse_distance[EDGES];
   alignas(64) T coefficient[MAX_COEFFICIENTS][EDGES];  // Y, then the couplings M
@@ -30,13 +32,13 @@ template <class T> struct EdgeBatch {
   alignas(64) T gradient[3][EDGES];                    // dE/d(edge vector)
 };
 
-// Powers of the place t in [0, 1) within a bin, s bins to the Å; see Spline.
+// Powers of the place t in [0, 1) within a bin, where there are s bins to the Å; see Spline.
 template <class T>
-static inline void spline_weights(EdgeBatch<T>& b, const T* t, T s) {
+static inline void spline_weights(EdgeBatch<T>& b, const T* t, const T* s) {
   for (int e = 0; e < EDGES; e++) {
     b.fraction[e] = t[e];
-    T power = s;
-    for (int i = 0; i + 1 < COEFFICIENTS; i++, power *= t[e]) b.slope[i][e] = T(i + 1) * power;
+    T power = s[e];
+    for (int i = 0; i + 1 < COEFFICIENTS<T>; i++, power *= t[e]) b.slope[i][e] = T(i + 1) * power;
   }
 }
 

@@ -16,9 +16,12 @@ Results Evaluation<T>::evaluate(int n, const double* positions, const int* speci
     if (!std::isfinite(positions[i]))
       throw Error("positions must be finite; those of atom " + std::to_string(i / 3) + " are not");
   const Cell cell(cell_rows);
-  // Enough chunks to share, enough rows in a chunk for the matrix products.
-  const int wanted = n >= 512 ? 32 : std::max(2, std::min(16, (n + 11) / 12));
+  // Enough chunks to share, a multiple of 4 so that they share well, and enough rows in a chunk for
+  // the matrix products.
+  const int fours = (n + 63) / 64;
+  const int wanted = n >= 512 ? 32 : (n + 4 * fours - 1) / (4 * fours);
   list_.update(n, positions, species, cell, model_.r_max, skin, wanted, team_, n_threads);
+  first_is_mixed_ = pair_splines_.prepare(model_, list_.species);
   reserve(n, n_threads);
 
   phase_kind_.clear(), phase_layer_.clear();
@@ -93,7 +96,7 @@ template <class T> void Evaluation<T>::reserve(int n, int n_threads) {
     ActiveEdges<T>& e = state.edges;
     e.first.resize(chunk.end - chunk.begin + 1);
     for (auto* v : {&e.sender, &e.slot, &e.bin}) v->resize(pairs);
-    for (auto* v : {&e.fraction, &e.x, &e.y, &e.z, &e.inverse}) v->resize(pairs);
+    for (auto* v : {&e.fraction, &e.scale, &e.x, &e.y, &e.z, &e.inverse}) v->resize(pairs);
     state.slot_forces.resize(3 * chunk.senders.size());
     for (int parity = 0; parity < 2; parity++)
       if (layers > 1 + (parity == (layers - 1) % 2 ? 0 : 1))
@@ -125,7 +128,7 @@ template <class T> void Evaluation<T>::select_edges(int c) {
   ChunkState& state = chunks_[c];
   ActiveEdges<T>& e = state.edges;
   const double cutoff2 = model_.r_max * model_.r_max;
-  const double per_bin = model_.n_bins / model_.r_max;
+  const Bins& bins = model_.bins;
   std::fill(state.slot_forces.begin(), state.slot_forces.end(), 0.0);
   std::fill(state.virial, state.virial + 9, 0.0);
   state.finite = true, state.coincident[0] = -1;
@@ -143,16 +146,18 @@ template <class T> void Evaluation<T>::select_edges(int c) {
       const double v[3] = {xi[0] - xj[0] + s[0], xi[1] - xj[1] + s[1], xi[2] - xj[2] + s[2]};
       const double d2 = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
       if (!(d2 < cutoff2)) continue;
-      const double d = std::sqrt(d2), q = 1.0 / d, u = d * per_bin;
+      const double d = std::sqrt(d2), q = 1.0 / d;
       if (!(d > COINCIDENT)) {
         state.coincident[0] = i, state.coincident[1] = j, state.closest = d;
         continue;
       }
-      const int bin = std::min(int(u), model_.n_bins - 1);
+      const bool far = d >= bins.split;
+      const double u = (far ? d - bins.split : d) * bins.per_length[far];
+      const int bin = std::min(int(u), bins.n[far] - 1);
       const int64_t table = model_.pair_table[kind * model_.n_species + list_.species[j]];
       e.sender[n] = j, e.slot[n] = chunk.slot[p];
-      e.bin[n] = int(table) * model_.n_bins + bin;
-      e.fraction[n] = T(u - bin), e.inverse[n] = T(q);
+      e.bin[n] = int(table) * bins.total() + (far ? bins.n[0] : 0) + bin;
+      e.fraction[n] = T(u - bin), e.scale[n] = T(bins.per_length[far]), e.inverse[n] = T(q);
       e.x[n] = T(v[0] * q), e.y[n] = T(v[1] * q), e.z[n] = T(v[2] * q);
       if (model_.repulsion.present) repel(c, i, kind, v, d, n);
       n++;

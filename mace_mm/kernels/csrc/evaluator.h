@@ -13,6 +13,7 @@
 
 #include "model.h"
 #include "neighbors.h"
+#include "pair_splines.h"
 
 namespace mm {
 
@@ -40,7 +41,8 @@ class Evaluator {
 // Pairs of a chunk that are inside the cutoff at this step, compacted.
 template <class T> struct ActiveEdges {
   std::vector<int> first, sender, slot, bin;
-  std::vector<T> fraction, x, y, z, inverse;  // unit vector and 1 / distance
+  std::vector<T> fraction, scale;       // place in the bin, bins to the Å
+  std::vector<T> x, y, z, inverse;      // unit vector and 1 / distance
 };
 
 template <class T> class Evaluation final : public Evaluator {
@@ -77,7 +79,8 @@ template <class T> class Evaluation final : public Evaluator {
   void finish(int c);
   std::string coincidence(const ChunkState& c) const;
 
-  void messages(int i, int c, Worker& w);
+  void collect(int i, int c, Worker& w, T* a);
+  void messages(int i, int c, Worker& w, T* phi);
   void mix_messages(int i, int c, Worker& w, T* out);
   void contract_forward(int i, int c, bool with_gradient, T* a, Worker& w);
   void next_features(int i, int c, Worker& w);
@@ -99,7 +102,12 @@ template <class T> class Evaluation final : public Evaluator {
   }
   int64_t components() const { return int64_t(model_.n_components) * model_.channels; }
 
+  // Whether layer i has its linear map in its splines.
+  bool is_mixed(int i) const { return i == 0 && first_is_mixed_; }
+
   Model<T> model_;
+  PairSplines<T> pair_splines_;
+  bool first_is_mixed_ = false;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<ChunkState> chunks_;
   // By layer, in sorted order: features of its senders, summed messages A, outputs M, dE/dM.

@@ -29,36 +29,50 @@ int Evaluation<T>::fill_batch(int i, int c, int row, int start, EdgeBatch<T>& b)
   const Layer<T>& layer = model_.layers[i];
   const ActiveEdges<T>& e = chunks_[c].edges;
   const int n = std::min(EDGES, e.first[row + 1] - start);
-  alignas(64) T t[EDGES];
+  const int kind = list_.species[list_.chunks[c].begin + row];
+  alignas(64) T t[EDGES], scale[EDGES];
   b.n = n;
   for (int k = 0; k < EDGES; k++) {
     const int q = start + (k < n ? k : 0);
-    t[k] = e.fraction[q];
+    t[k] = e.fraction[q], scale[k] = e.scale[q];
     b.unit[0][k] = e.x[q], b.unit[1][k] = e.y[q], b.unit[2][k] = e.z[q];
     b.inverse_distance[k] = e.inverse[q];
-    b.rows[k] = layer.radial.get() + e.bin[q] * layer.layout.bin;
-    b.features[k] = sender_features(i, e.sender[q]);
+    const int j = e.sender[q];
+    if (is_mixed(i)) {
+      b.rows[k] = pair_splines_.bin(kind, list_.species[j], e.bin[q]);
+    } else {
+      b.rows[k] = layer.radial.get() + e.bin[q] * layer.layout.bin;
+      b.features[k] = sender_features(i, j);
+    }
   }
-  spline_weights(b, t, T(model_.n_bins / model_.r_max));
+  spline_weights(b, t, scale);
   harmonics(b, model_.l_max);
   couple(b, layer.couplings.data(), int(layer.couplings.size()), layer.n_couplings);
   return n;
 }
 
-// phi of every receiver in the chunk.
-template <class T> void Evaluation<T>::messages(int i, int c, Worker& w) {
+// A of every receiver in the chunk.
+template <class T> void Evaluation<T>::collect(int i, int c, Worker& w, T* a) {
+  if (is_mixed(i)) return messages(i, c, w, a);
+  messages(i, c, w, w.phi.data());
+  mix_messages(i, c, w, a);
+}
+
+// phi of every receiver in the chunk, or A where the splines hold the linear map.
+template <class T> void Evaluation<T>::messages(int i, int c, Worker& w, T* to) {
   const Chunk& chunk = list_.chunks[c];
   const Layer<T>& layer = model_.layers[i];
   const ActiveEdges<T>& e = chunks_[c].edges;
   const int64_t size = int64_t(layer.phi_rows) * model_.channels;
   for (int row = 0; row < chunk.end - chunk.begin; row++) {
-    T* phi = w.phi.data() + row * size;
+    T* phi = to + row * size;
     if (e.first[row] == e.first[row + 1]) std::fill(phi, phi + size, T(0));
     for (int start = e.first[row]; start < e.first[row + 1]; start += EDGES) {
       fill_batch(i, c, row, start, w.batch);
       for (const KernelCall<T>& call : layer.forward_calls)
-        call.kernel.forward(w.batch, layer.layout, call.runs.data(), call.feature,
-                             model_.channels, phi, start == e.first[row]);
+        (is_mixed(i) ? call.kernel.forward_unit : call.kernel.forward)(
+            w.batch, layer.layout, call.runs.data(), call.feature, model_.channels, phi,
+            start == e.first[row]);
     }
   }
 }
@@ -118,8 +132,7 @@ template <class T> void Evaluation<T>::next_features(int i, int c, Worker& w) {
 
 template <class T> void Evaluation<T>::forward_layer(int i, int c, Worker& w) {
   T* a = messages_[i].data() + list_.chunks[c].begin * components();
-  messages(i, c, w);
-  mix_messages(i, c, w, a);
+  collect(i, c, w, a);
   contract_forward(i, c, false, a, w);
   next_features(i + 1, c, w);
 }
@@ -173,8 +186,7 @@ template <class T> void Evaluation<T>::last_layer(int c, Worker& w) {
   const int64_t C = model_.channels;
   const int n = chunk.end - chunk.begin;
   T* g = w.gradient.data();
-  messages(i, c, w);
-  mix_messages(i, c, w, g);
+  collect(i, c, w, g);
   contract_forward(i, c, true, g, w);
   readout(c, w);
   const T* d = w.local.data() + n * C;
@@ -219,9 +231,10 @@ template <class T> void Evaluation<T>::back_to_edges(int i, int c, Worker& w, co
   const Chunk& chunk = list_.chunks[c];
   const Layer<T>& layer = model_.layers[i];
   const int64_t C = model_.channels, size = layer.phi_rows * C;
-  for (int l = 0; l <= model_.l_max; l++)
+  for (int l = 0; l <= model_.l_max && !is_mixed(i); l++)
     product(c, w, g + l * l * C, components(), w.phi.data() + layer.phi_row[l] * C, size, 2 * l + 1,
             C, layer.paths_of[l] * C, layer.linear_t[l], int(C), int(layer.paths_of[l] * C), false);
+  const T* d_phi = is_mixed(i) ? g : w.phi.data();
   ChunkState& state = chunks_[c];
   const ActiveEdges<T>& e = state.edges;
   std::vector<T>& collected = state.collected[i % 2];
@@ -235,9 +248,10 @@ template <class T> void Evaluation<T>::back_to_edges(int i, int c, Worker& w, co
         b.gradients[k] = collected.data() + e.slot[start + k] * width;
       std::fill(b.radial, b.radial + EDGES, T(0));
       for (const KernelCall<T>& call : layer.backward_calls) {
-        auto* kernel = i > 0 ? call.kernel.backward : call.kernel.backward_no_gradient;
+        const PathKernel<T>& k = call.kernel;
+        auto* kernel = i > 0 ? k.backward : is_mixed(i) ? k.backward_unit : k.backward_constant;
         kernel(b, layer.layout, call.runs.data(), call.feature, model_.channels,
-               w.phi.data() + row * size);
+               d_phi + row * size);
       }
       couple_back(b, layer.couplings.data(), int(layer.couplings.size()));
       edge_gradient(b, model_.l_max);

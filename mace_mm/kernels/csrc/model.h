@@ -1,6 +1,7 @@
 // The network in the evaluation form, as pointers and the kernels chosen for its layout.
 #pragma once
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -35,6 +36,7 @@ template <class T> struct Layer {
   std::vector<KernelCall<T>> forward_calls, backward_calls;
   std::vector<CouplingEntry> couplings;
   int paths_of[4], phi_row[4];  // by l_out
+  int path_to[4];               // the last path to l_out; of layer 0 the only one
   Matrix<T> linear[4], linear_t[4];
   bool linear_by_species;
   const Contraction<T>* contraction[3];
@@ -56,8 +58,17 @@ struct Repulsion {
   double coefficient[4], decay[4], exponent;
 };
 
+// Bins of the splines: of one width up to the distance `split`, of another beyond.
+struct Bins {
+  int form;  // in the evaluation form, all of one width
+  int n[2];
+  double split, per_length[2];
+  int total() const { return n[0] + n[1]; }
+};
+
 template <class T> struct Model {
-  int n_species, channels, l_max, n_layers, n_bins, readout_width, n_components;
+  int n_species, channels, l_max, n_layers, readout_width, n_components;
+  Bins bins;
   double r_max;
   std::vector<Layer<T>> layers;
   const int64_t* pair_table;
@@ -68,10 +79,15 @@ template <class T> struct Model {
   explicit Model(const Form& form) { read(form); }
 
  private:
+  static constexpr double CLOSEST = 0.3;  // Å, see splines.py
+  static constexpr int MOST_BINS = 16384;
+
   void read(const Form& form);
   void read_layer(const Form& form, int i);
   void read_paths(const Form& form, int i);
   void read_splines(const Form& form, int i);
+  void choose_bins(const Form& form);
+  struct Knots;
   Matrix<T> matrix(const Form& form, const std::string& name, int64_t size) {
     const int64_t n = form.rows(name);
     if (n != 1 && n != n_species) throw Error("unexpected number of matrices in " + name);
@@ -82,17 +98,18 @@ template <class T> struct Model {
 template <class T> void Model<T>::read(const Form& form) {
   const int64_t* c = form.integers("config", 8);
   n_species = int(c[0]), channels = int(c[1]), l_max = int(c[2]), n_layers = int(c[3]);
-  n_bins = int(c[4]), readout_width = int(c[6]);
-  if (c[5] != COEFFICIENTS / 2) throw Error("unexpected order of the splines");
+  bins.form = int(c[4]), readout_width = int(c[6]);
+  if (c[5] != 3) throw Error("unexpected order of the splines");
   if (channels < BLOCK || channels % BLOCK)
     throw Error("the engine needs a multiple of 16 channels, got " + std::to_string(channels));
   if (l_max < 1 || l_max > 3) throw Error("the engine needs l_max 1 to 3");
-  if (n_layers < 1 || n_layers > 16 || n_species < 1 || n_bins < 1 || readout_width % BLOCK)
+  if (n_layers < 1 || n_layers > 16 || n_species < 1 || bins.form < 8 || readout_width % BLOCK)
     throw Error("damaged evaluation form: impossible sizes");
   n_components = (l_max + 1) * (l_max + 1);
   r_max = form.reals<double>("r_max", 1)[0];
   pair_table = form.integers("pair_table", int64_t(n_species) * n_species);
   layers.resize(n_layers);
+  choose_bins(form);
   for (int i = 0; i < n_layers; i++) read_layer(form, i);
   readout_bias = form.reals<T>("readout_bias", int64_t(n_species) * readout_width);
   readout_out = form.reals<T>("readout_out", readout_width);
@@ -116,6 +133,7 @@ template <class T> void Model<T>::read_layer(const Form& form, int i) {
   layer.linear_by_species = c[3] != 0;
   if (layer.hidden_in < 0 || layer.hidden_in > 2 || layer.hidden_out < 0 || layer.hidden_out > 2)
     throw Error("the engine needs hidden l 0 to 2");
+  if (i == 0 && layer.hidden_in) throw Error("damaged evaluation form: an impossible path");
   read_paths(form, i);
   const int64_t C = channels;
   for (int l = 0; l <= l_max; l++) {
@@ -139,39 +157,6 @@ template <class T> void Model<T>::read_layer(const Form& form, int i) {
   layer.readout = matrix(form, "readout" + tag, C * readout_width);
   layer.readout_t = matrix(form, "readout_t" + tag, C * readout_width);
   layer.linear_readout = form.reals<T>("linear_readout" + tag, n_species * C);
-}
-
-// From values, slopes and curvatures at the knots (in units of the spacing) to the polynomial of
-// each bin.
-template <class T> void Model<T>::read_splines(const Form& form, int i) {
-  constexpr int N = COEFFICIENTS, GIVEN = N / 2;
-  Layer<T>& layer = layers[i];
-  const std::string name = "radial." + std::to_string(i);
-  const int64_t blocks = int64_t(channels / BLOCK) * layer.n_paths, tables = form.rows(name);
-  const int64_t knot = blocks * GIVEN * BLOCK, bin = blocks * N * BLOCK;
-  const double* given = form.reals<double>(name, tables * (n_bins + 1) * knot);
-  for (int p = 0; p < n_species * n_species; p++)
-    if (pair_table[p] < 0 || pair_table[p] >= tables)
-      throw Error("damaged evaluation form: a spline table that is not there");
-  layer.layout = {layer.n_paths, bin};
-  void* memory = std::aligned_alloc(64, size_t(tables * n_bins * bin) * sizeof(T));
-  if (!memory) throw Error("not enough memory for the splines");
-  layer.radial = std::shared_ptr<T[]>(static_cast<T*>(memory), std::free);
-  for (int64_t k = 0; k < tables * n_bins; k++) {
-    const double* from = given + (k + k / n_bins) * knot;
-    T* to = layer.radial.get() + k * bin;
-    for (int64_t b = 0; b < blocks; b++)
-      for (int lane = 0; lane < BLOCK; lane++) {
-        const double* x = from + b * GIVEN * BLOCK + lane;
-        const double* y = x + knot;
-        const double f = x[0], step = y[0] - f, d = x[BLOCK], e = y[BLOCK];
-        const double g = x[2 * BLOCK], h = y[2 * BLOCK];
-        const double c[N] = {f, d, 0.5 * g, 10 * step - 6 * d - 4 * e - 1.5 * g + 0.5 * h,
-                             -15 * step + 8 * d + 7 * e + 1.5 * g - h,
-                             6 * step - 3 * (d + e) - 0.5 * (g - h)};
-        for (int m = 0; m < N; m++) to[(b * N + m) * BLOCK + lane] = T(c[m]);
-      }
-  }
 }
 
 template <class T>
@@ -201,6 +186,7 @@ template <class T> void Model<T>::read_paths(const Form& form, int i) {
     if (q[0] < 0 || q[0] > layer.hidden_in || l_out < 0 || l_out > l_max || q[1] > l_max)
       throw Error("damaged evaluation form: an impossible path");
     place[p] = layer.paths_of[l_out]++;
+    layer.path_to[l_out] = p;
   }
   layer.phi_rows = 0;
   for (int l = 0; l <= l_max; l++) {
@@ -244,3 +230,5 @@ template <class T> void Model<T>::read_paths(const Form& form, int i) {
 }
 
 }  // namespace mm
+
+#include "model_splines.h"

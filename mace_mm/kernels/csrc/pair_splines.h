@@ -1,0 +1,76 @@
+// Splines of the first layer that hold its linear map as well. Part of evaluator.cpp.
+//
+// The first layer's senders are elements, so what a receiver collects from an edge is a function of
+// the distance, one for each pair of elements:
+//   A[l, m, k'] = sum over edges  Y_lm  F_lk',   F_lk' = sum_k  R_lk h_k W_l[k, k'],
+// with the sender's embedding h and the receiver's matrix W. Splines of F save the matrix products
+// of every receiver; they are made for the elements that are present.
+#pragma once
+#include "model.h"
+
+namespace mm {
+
+template <class T> class PairSplines {
+ public:
+  // Makes what is missing for the elements among `species`, sorted in runs. Returns whether the
+  // tables of all pairs are there: too many would not stay in the processor's cache.
+  bool prepare(const Model<T>& model, const std::vector<int>& species) {
+    std::vector<int> kinds(species);
+    std::sort(kinds.begin(), kinds.end());
+    kinds.erase(std::unique(kinds.begin(), kinds.end()), kinds.end());
+    const int64_t n_pairs = int64_t(kinds.size() * kinds.size());
+    if (n_pairs * model.bins.total() * model.layers[0].layout.bin * int64_t(sizeof(T)) > LARGEST)
+      return false;
+    n_species_ = model.n_species, n_bins_ = model.bins.total(), bin_ = model.layers[0].layout.bin;
+    tables_.resize(size_t(n_species_) * n_species_);
+    for (const int receiver : kinds)
+      for (const int sender : kinds)
+        if (!tables_[receiver * n_species_ + sender]) make(model, receiver, sender);
+    return true;
+  }
+
+  // A bin's splines, arranged as in Layer::radial, whose index of the bin is given.
+  const T* bin(int receiver, int sender, int64_t index) const {
+    return tables_[receiver * n_species_ + sender].get() + index % n_bins_ * bin_;
+  }
+
+ private:
+  static constexpr int64_t LARGEST = 64 << 20;  // bytes
+
+  void make(const Model<T>& model, int receiver, int sender);
+
+  int n_species_ = 0;
+  int64_t n_bins_ = 1, bin_ = 0;
+  std::vector<std::shared_ptr<T[]>> tables_;  // (n_species, n_species)
+};
+
+template <class T> void PairSplines<T>::make(const Model<T>& model, int receiver, int sender) {
+  const Layer<T>& layer = model.layers[0];
+  constexpr int N = COEFFICIENTS<T>;
+  const int64_t C = model.channels, bin = layer.layout.bin, size = model.bins.total() * bin;
+  void* memory = std::aligned_alloc(64, size_t(size) * sizeof(T));
+  if (!memory) throw Error("not enough memory for the splines");
+  std::shared_ptr<T[]> table(static_cast<T*>(memory), std::free);
+  const T* given = layer.radial.get() + model.pair_table[receiver * n_species_ + sender] * size;
+  const T* embedding = layer.up_bias + sender * C;
+  std::vector<T> in(N * C), out(N * C);
+  const T* from[N];
+  T* to[N];
+  for (int m = 0; m < N; m++) from[m] = &in[m * C], to[m] = &out[m * C];
+  for (int64_t k = 0; k < model.bins.total(); k++)
+    for (int l = 0; l <= model.l_max; l++) {
+      const int path = layer.path_to[l];
+      const auto place = [&](int64_t c, int m) {
+        return k * bin + ((c / BLOCK * layer.n_paths + path) * N + m) * BLOCK +
+               c % BLOCK;
+      };
+      for (int m = 0; m < N; m++)
+        for (int64_t c = 0; c < C; c++) in[m * C + c] = given[place(c, m)] * embedding[c];
+      multiply<T>(N, from, to, layer.linear[l].of(receiver), int(C), int(C), false);
+      for (int m = 0; m < N; m++)
+        for (int64_t c = 0; c < C; c++) table[place(c, m)] = out[m * C + c];
+    }
+  tables_[receiver * n_species_ + sender] = std::move(table);
+}
+
+}  // namespace mm

@@ -1,0 +1,119 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., 2024, arXiv:2409.11321).
+
+The gradient of a linear map has correlated rows and columns. Averages of G G^T and G^T G tell how;
+in their eigenbasis the entries are nearly independent, which is what Adam takes for granted. A
+network of a few hundred thousand weights pays little for it.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+
+_LARGEST = 512  # a longer side keeps its own basis
+
+
+class SOAP(torch.optim.Optimizer):
+    """Optimizer for parameters that are matrices or stacks of matrices; the rest gets Adam.
+
+    Args:
+        groups: parameters or groups of them.
+        lr: learning rate, of the size that suits Adam.
+        betas: decay of the averages of the gradient, and of its square and correlations.
+        eps: added to the root of the square.
+        weight_decay: decoupled, as in AdamW.
+        every: steps between updates of the basis.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable,
+        lr: float,
+        betas: tuple[float, float] = (0.95, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        every: int = 10,
+    ) -> None:
+        super().__init__(
+            groups,
+            {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "every": every},
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        """Change the parameters; the first step only looks at the gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+
+    def _update(self, parameter: torch.Tensor, group: dict) -> None:
+        beta1, beta2 = group["betas"]
+        gradient = _stack(parameter.grad)
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float64)
+            state["mean"] = torch.zeros_like(gradient)
+            state["square"] = torch.zeros_like(gradient)
+            for side in _sides(gradient):
+                state[f"average_{side}"] = _correlation(gradient, side)
+                state[f"basis_{side}"] = torch.linalg.eigh(state[f"average_{side}"]).eigenvectors
+            return
+        state["step"] += 1
+        step = float(state["step"])
+        turned = _turn(gradient, state)
+        state["mean"].lerp_(gradient, 1 - beta1)
+        state["square"].mul_(beta2).addcmul_(turned, turned, value=1 - beta2)
+        scale = (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+        change = _turn(state["mean"], state) / (state["square"].sqrt() + group["eps"]) * scale
+        if group["weight_decay"]:
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(_turn_back(change, state).view_as(parameter), alpha=-group["lr"])
+        for side in _sides(gradient):
+            state[f"average_{side}"].lerp_(_correlation(gradient, side), 1 - beta2)
+            if step % group["every"] == 0:
+                _follow(state, side)
+
+
+def _stack(x: torch.Tensor) -> torch.Tensor:
+    """(n, rows, columns), or (n,) where there are no matrices."""
+    return x if x.dim() < 2 else x.reshape(-1, x.size(-2), x.size(-1))
+
+
+def _sides(x: torch.Tensor) -> list[str]:
+    if x.dim() < 2:
+        return []
+    return [
+        side for side, size in (("rows", x.size(1)), ("columns", x.size(2))) if 1 < size <= _LARGEST
+    ]
+
+
+def _correlation(x: torch.Tensor, side: str) -> torch.Tensor:
+    return x @ x.mT if side == "rows" else x.mT @ x
+
+
+def _turn(x: torch.Tensor, state: dict) -> torch.Tensor:
+    if "basis_rows" in state:
+        x = state["basis_rows"].mT @ x
+    return x @ state["basis_columns"] if "basis_columns" in state else x
+
+
+def _turn_back(x: torch.Tensor, state: dict) -> torch.Tensor:
+    if "basis_rows" in state:
+        x = state["basis_rows"] @ x
+    return x @ state["basis_columns"].mT if "basis_columns" in state else x
+
+
+def _follow(state: dict, side: str) -> None:
+    """One power iteration towards the eigenvectors of the average, largest first."""
+    average, basis = state[f"average_{side}"], state[f"basis_{side}"]
+    values = ((average @ basis) * basis).sum(1)
+    order = values.argsort(dim=1, descending=True)
+    along = order.unsqueeze(1)
+    basis = basis.gather(2, along.expand_as(basis))
+    square = state["square"]
+    state["square"] = (
+        square.gather(1, order.unsqueeze(2).expand_as(square))
+        if side == "rows"
+        else square.gather(2, along.expand_as(square))
+    )
+    state[f"basis_{side}"] = torch.linalg.qr(average @ basis).Q
