@@ -39,10 +39,10 @@ def _config(tmp_path: Path, **changes: object) -> HydrationConfig:
         "solvent": SMALL,
         "decoupling": {
             "electrostatics": [1, 0.5, 0],
-            "sterics": [1, 0.75, 0.5, 0.25, 0],
-            "iterations": 20,
+            "sterics": [1, 0.8, 0.6, 0.4, 0.2, 0],
+            "iterations": 30,
             "equilibration": 2,
-            "steps": 20,
+            "steps": 10,
             "dynamics": CPU | {"timestep_fs": 1.0, "friction_per_ps": 20.0},
         },
         "potential": {"name": "force-field"},

@@ -35,7 +35,7 @@ template <class T> class PairSplines {
   }
 
  private:
-  static constexpr int64_t LARGEST = 64 << 20;  // bytes
+  static constexpr int64_t LARGEST = 256 << 20;  // bytes
 
   void make(const Model<T>& model, int receiver, int sender);
 
