@@ -5,7 +5,7 @@ in their eigenbasis the entries are nearly independent, which is what Adam takes
 network of a few hundred thousand weights pays little for it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 
@@ -39,16 +39,15 @@ class SOAP(torch.optim.Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Change the parameters; the first step only looks at the gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    self._update(parameter, _stack(parameter.grad), group)
 
-    def _update(self, parameter: torch.Tensor, group: dict) -> None:
+    def _update(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict) -> None:
         beta1, beta2 = group["betas"]
-        gradient = _stack(parameter.grad)
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float64)
