@@ -20,8 +20,10 @@ Results Evaluation<T>::evaluate(int n, const double* positions, const int* speci
   // the matrix products.
   const int fours = (n + 63) / 64;
   const int wanted = n >= 512 ? 32 : (n + 4 * fours - 1) / (4 * fours);
-  list_.update(n, positions, species, cell, model_.r_max, skin, wanted, team_, n_threads);
-  first_is_mixed_ = pair_splines_.prepare(model_, list_.species);
+  if (list_.update(n, positions, species, cell, model_.r_max, skin, wanted, team_, n_threads)) {
+    first_is_mixed_ = false;  // also where the next line throws
+    first_is_mixed_ = pair_splines_.prepare(model_, list_.species);
+  }
   reserve(n, n_threads);
 
   phase_kind_.clear(), phase_layer_.clear();

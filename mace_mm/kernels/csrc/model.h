@@ -58,6 +58,12 @@ struct Repulsion {
   double coefficient[4], decay[4], exponent;
 };
 
+template <class T> std::shared_ptr<T[]> spline_memory(int64_t size) {
+  void* memory = std::aligned_alloc(64, size_t(size) * sizeof(T));
+  if (!memory) throw Error("not enough memory for the splines");
+  return std::shared_ptr<T[]>(static_cast<T*>(memory), std::free);
+}
+
 // Bins of the splines: of one width up to the distance `split`, of another beyond.
 struct Bins {
   int form;  // in the evaluation form, all of one width

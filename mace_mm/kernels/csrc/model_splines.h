@@ -83,9 +83,7 @@ template <class T> void Model<T>::read_splines(const Form& form, int i) {
     if (pair_table[p] < 0 || pair_table[p] >= knots.tables)
       throw Error("damaged evaluation form: a spline table that is not there");
   layer.layout = {layer.n_paths, bin};
-  void* memory = std::aligned_alloc(64, size_t(knots.tables * n_bins * bin) * sizeof(T));
-  if (!memory) throw Error("not enough memory for the splines");
-  layer.radial = std::shared_ptr<T[]>(static_cast<T*>(memory), std::free);
+  layer.radial = spline_memory<T>(knots.tables * n_bins * bin);
   for (int64_t k = 0; k < knots.tables * n_bins; k++)
     for (int64_t b = 0; b < knots.blocks; b++)
       for (int lane = 0; lane < BLOCK; lane++) {

@@ -13,7 +13,7 @@ namespace mm {
 template <class T> class PairSplines {
  public:
   // Makes what is missing for the elements among `species`, sorted in runs. Returns whether the
-  // tables of all pairs are there: too many would not stay in the processor's cache.
+  // tables of all pairs are there: those of many elements would take too much memory.
   bool prepare(const Model<T>& model, const std::vector<int>& species) {
     std::vector<int> kinds(species);
     std::sort(kinds.begin(), kinds.end());
@@ -48,9 +48,7 @@ template <class T> void PairSplines<T>::make(const Model<T>& model, int receiver
   const Layer<T>& layer = model.layers[0];
   constexpr int N = COEFFICIENTS<T>;
   const int64_t C = model.channels, bin = layer.layout.bin, size = model.bins.total() * bin;
-  void* memory = std::aligned_alloc(64, size_t(size) * sizeof(T));
-  if (!memory) throw Error("not enough memory for the splines");
-  std::shared_ptr<T[]> table(static_cast<T*>(memory), std::free);
+  const std::shared_ptr<T[]> table = spline_memory<T>(size);
   const T* given = layer.radial.get() + model.pair_table[receiver * n_species_ + sender] * size;
   const T* embedding = layer.up_bias + sender * C;
   std::vector<T> in(N * C), out(N * C);
@@ -70,7 +68,7 @@ template <class T> void PairSplines<T>::make(const Model<T>& model, int receiver
       for (int m = 0; m < N; m++)
         for (int64_t c = 0; c < C; c++) table[place(c, m)] = out[m * C + c];
     }
-  tables_[receiver * n_species_ + sender] = std::move(table);
+  tables_[receiver * n_species_ + sender] = table;
 }
 
 }  // namespace mm
