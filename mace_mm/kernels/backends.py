@@ -55,16 +55,16 @@ class Context:
     """A model with its neighbor list and memory, for one caller at a time."""
 
     def __init__(self, engine: Engine, model: torch.Tensor) -> None:
-        """Args: model, an evaluation form on the CPU, which must not change.
+        """Args: model, an evaluation form on the CPU; the engine keeps a copy.
 
         Raises:
             BackendError: the engine cannot evaluate this model.
         """
         self._library = engine.library
-        self._model = model.contiguous()
+        form = model.contiguous()
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         self._handle = self._library.mm_create(
-            self._model.data_ptr(), self._model.numel(), message, _MESSAGE_BYTES
+            form.data_ptr(), form.numel(), message, _MESSAGE_BYTES
         )
         if not self._handle:
             raise BackendError(message.value.decode())

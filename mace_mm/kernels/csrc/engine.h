@@ -11,8 +11,8 @@ extern "C" {
 
 typedef struct mm_context mm_context;
 
-// The model must stay in memory, unchanged, as long as the context. Null on failure, with the
-// reason in `message`.
+// The context keeps a copy of the model, one for all contexts with equal models. Null on failure,
+// with the reason in `message`.
 mm_context* mm_create(const void* model, int64_t bytes, char* message, int64_t message_bytes);
 void mm_destroy(mm_context* context);
 

@@ -22,7 +22,7 @@ Results Evaluation<T>::evaluate(int n, const double* positions, const int* speci
   const int wanted = n >= 512 ? 32 : (n + 4 * fours - 1) / (4 * fours);
   if (list_.update(n, positions, species, cell, model_.r_max, skin, wanted, team_, n_threads)) {
     first_is_mixed_ = false;  // also where the next line throws
-    first_is_mixed_ = pair_splines_.prepare(model_, list_.species);
+    first_is_mixed_ = pair_splines_.prepare(list_.species);
   }
   reserve(n, n_threads);
 

@@ -13,7 +13,7 @@
 
 #include "model.h"
 #include "neighbors.h"
-#include "pair_splines.h"
+#include "shared_model.h"
 
 namespace mm {
 
@@ -47,7 +47,9 @@ template <class T> struct ActiveEdges {
 
 template <class T> class Evaluation final : public Evaluator {
  public:
-  explicit Evaluation(const Form& form) : model_(form) {}
+  explicit Evaluation(const Form& form)
+      : shared_(SharedModel<T>::of(form)), model_(shared_->model()),
+        pair_splines_(shared_->pair_splines()) {}
   Results evaluate(int n, const double* positions, const int* species, const double* cell,
                    double skin, int n_threads) override;
   int n_species() const override { return model_.n_species; }
@@ -105,8 +107,9 @@ template <class T> class Evaluation final : public Evaluator {
   // Whether layer i has its linear map in its splines.
   bool is_mixed(int i) const { return i == 0 && first_is_mixed_; }
 
-  Model<T> model_;
-  PairSplines<T> pair_splines_;
+  const std::shared_ptr<SharedModel<T>> shared_;
+  const Model<T>& model_;
+  PairSplines<T>& pair_splines_;
   bool first_is_mixed_ = false;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<ChunkState> chunks_;

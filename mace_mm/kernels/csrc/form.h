@@ -22,7 +22,7 @@ static_assert(sizeof(Section) == 128, "the layout of a section");
 
 class Form {
  public:
-  Form(const void* data, int64_t bytes) : base_(static_cast<const char*>(data)) {
+  Form(const void* data, int64_t bytes) : base_(static_cast<const char*>(data)), bytes_(bytes) {
     if (!data || bytes < 64 || std::memcmp(base_, "MACEMMEF", 8) != 0)
       throw Error("the model is not an evaluation form");
     int64_t head[3];
@@ -40,11 +40,9 @@ class Form {
     }
   }
 
-  static uint64_t digest(const void* data) {
-    uint64_t d;
-    std::memcpy(&d, static_cast<const char*>(data) + 32, 8);
-    return d;
-  }
+  const void* data() const { return base_; }
+  int64_t bytes() const { return bytes_; }
+  uint64_t digest() const { return digest_; }
 
   bool has(const std::string& name) const { return find(name) >= 0; }
 
@@ -82,7 +80,7 @@ class Form {
     return -1;
   }
   const char* base_;
-  int64_t count_;
+  int64_t bytes_, count_;
   uint64_t digest_;
 };
 

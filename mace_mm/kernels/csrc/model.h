@@ -58,9 +58,9 @@ struct Repulsion {
   double coefficient[4], decay[4], exponent;
 };
 
-template <class T> std::shared_ptr<T[]> spline_memory(int64_t size) {
-  void* memory = std::aligned_alloc(64, size_t(size) * sizeof(T));
-  if (!memory) throw Error("not enough memory for the splines");
+template <class T> std::shared_ptr<T[]> aligned_memory(int64_t size) {
+  void* memory = std::aligned_alloc(64, (size_t(size) * sizeof(T) + 63) / 64 * 64);
+  if (!memory) throw Error("not enough memory for the model");
   return std::shared_ptr<T[]>(static_cast<T*>(memory), std::free);
 }
 

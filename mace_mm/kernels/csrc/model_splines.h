@@ -83,7 +83,7 @@ template <class T> void Model<T>::read_splines(const Form& form, int i) {
     if (pair_table[p] < 0 || pair_table[p] >= knots.tables)
       throw Error("damaged evaluation form: a spline table that is not there");
   layer.layout = {layer.n_paths, bin};
-  layer.radial = spline_memory<T>(knots.tables * n_bins * bin);
+  layer.radial = aligned_memory<T>(knots.tables * n_bins * bin);
   for (int64_t k = 0; k < knots.tables * n_bins; k++)
     for (int64_t b = 0; b < knots.blocks; b++)
       for (int lane = 0; lane < BLOCK; lane++) {
