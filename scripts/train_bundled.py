@@ -1,9 +1,10 @@
 """Make a bundled model from the teachers' labels and SPICE's training frames.
 
-    python scripts/train_bundled.py {small,medium} SHARED AIMNET2.jpt RUNS [--max-molecules N]
+    python scripts/train_bundled.py {small,medium} SHARED AIMNET2.jpt SMILES RUNS
 
-SHARED holds `data/`; AIMNET2.jpt is described in `bundled_model/teachers.py`. In the folder RUNS:
-labels.h5, spice_*.xyz, diatomics.xyz, and NAME/ and NAME_tuned/ with checkpoints, history, its
+SHARED holds `data/`; AIMNET2.jpt is described in `bundled_model/teachers.py`, the folder SMILES of
+`SUBSET.smi` files in `bundled_model/new_molecules.py`. In the folder RUNS: labels.h5, molecules.h5,
+spice_*.xyz, diatomics.xyz, and NAME/, NAME_extended/ and NAME_tuned/ with checkpoints, history, its
 picture and the archive. A run that was stopped goes on. `bundle_model.py` takes the result into the
 package; `benchmark_model.py`, `stability.py` and `write_model_card.py` measure and describe it.
 """
@@ -22,6 +23,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent / "bundled_model"))
 
 from combine_labels import ELEMENTS, combine, fit_combination, read_spice
+from new_molecules import read_smiles, write_molecules
 from teachers import AIMNet2, label_with_aimnet2, read_teacher
 
 from mace_mm.data.spice_writer import write_spice
@@ -91,13 +93,15 @@ def write_diatomics(runs: Path) -> None:
 
 
 def main() -> None:
-    """Labels, pretraining, fine-tuning."""
+    """Labels, new molecules, and the three stages of training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=tuple(MODELS))
     parser.add_argument("shared", type=Path)
     parser.add_argument("aimnet2", type=Path)
+    parser.add_argument("smiles", type=Path)
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--max-molecules", type=int, help="of the teachers, for a trial")
+    parser.add_argument("--workers", type=int, default=2, help="processes that sample molecules")
+    parser.add_argument("--max-molecules", type=int, help="of each file, for a trial")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     runs, data = arguments.runs, arguments.shared / "data"
@@ -106,8 +110,13 @@ def main() -> None:
         write_spice_frames(data, runs)
         write_diatomics(runs)
         write_labels(data, AIMNet2(arguments.aimnet2), runs, arguments.max_molecules)
+    if not (runs / "molecules.h5").exists():
+        lines = read_smiles(arguments.smiles)[: arguments.max_molecules]
+        aimnet2, workers = arguments.aimnet2, arguments.workers
+        write_molecules(lines, data, aimnet2, runs, atomic_energies(), workers)
     program = "import sys; from mace_mm.cli.app import main; main(sys.argv[1:])"
-    for source, overrides in (("pretrain.yaml", MODELS[arguments.name]), ("finetune.yaml", [])):
+    stages = {"pretrain.yaml": MODELS[arguments.name], "extend.yaml": [], "finetune.yaml": []}
+    for source, overrides in stages.items():
         text = (CONFIGS / source).read_text().replace("NAME", arguments.name)
         config = runs / source
         config.write_text(text.replace("runs/", f"{runs.resolve()}/"))

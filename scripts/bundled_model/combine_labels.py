@@ -63,7 +63,7 @@ def fit_combination(
     return Combination(
         corrections=corrections,
         variances=_variances(frames, corrections),
-        shift=_energy_shift(network, spice),
+        shift=energy_shift(network, spice),
     )
 
 
@@ -98,7 +98,7 @@ def _pairs(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.stack([bonds.atoms, second], axis=1)
 
 
-def _composition(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def composition(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Counts of the elements, and of water molecules."""
     pairs = _pairs(numbers, positions)
     n_bonds = np.bincount(pairs[:, 0], minlength=numbers.size)
@@ -107,12 +107,13 @@ def _composition(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.array([*((numbers == z).sum() for z in ELEMENTS), waters], dtype=float)
 
 
-def _energy_shift(network: AIMNet2, spice: list[ase.Atoms]) -> np.ndarray:
+def energy_shift(network: AIMNet2, spice: list[ase.Atoms]) -> np.ndarray:
+    """AIMNet2's zero of energy to SPICE's: (n_elements + 1,) eV, see `composition`."""
     rows, differences = [], []
     for atoms in spice:
         energy = network(atoms.numbers, atoms.positions[None])[0][0]
         scale = 1.0 / np.sqrt(len(atoms))
-        rows.append(scale * _composition(atoms.numbers, atoms.positions))
+        rows.append(scale * composition(atoms.numbers, atoms.positions))
         differences.append(scale * (atoms.info["REF_energy"] - energy))
     design = np.array(rows)
     normal = design.T @ design + 0.1 * np.eye(design.shape[1])
@@ -126,7 +127,7 @@ def combine(molecules: list[TeacherMolecule], fitted: Combination) -> Iterator[C
         if not labelled.any() or not set(molecule.numbers) <= set(ELEMENTS):
             continue
         so3lr, forces = _frames(molecule, fitted)
-        shift = float(_composition(molecule.numbers, molecule.positions[0]) @ fitted.shift)
+        shift = float(composition(molecule.numbers, molecule.positions[0]) @ fitted.shift)
         aimnet2 = molecule.energies["aimnet2"] + shift
         energies = so3lr + np.mean(aimnet2[labelled] - so3lr[labelled])
         if molecule.subset in ORGANIC:
