@@ -26,7 +26,8 @@ LAYOUTS ?= small medium large
 SIZES ?= 27 192
 BIN := $(VENV)/bin
 PIP_FLAGS := --disable-pip-version-check -qq --progress-bar off
-BUILD_INPUTS := pyproject.toml $(wildcard setup.py)
+# Also what the compiled engine is made of: an editable install would keep the old one.
+BUILD_INPUTS := pyproject.toml setup.py $(wildcard mace_mm/kernels/csrc/*) mace_mm/kernels/contraction_code.py
 WORKERS ?= 2
 # One thread a process: the test workers share the cores.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
