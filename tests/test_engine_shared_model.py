@@ -25,9 +25,9 @@ def engine():
     return load_engine(sets[0])
 
 
-def found(context, threads=1):
+def found(context):
     positions, species = structure(N_ATOMS, None)
-    return context.evaluate(positions, species, NO_CELL, skin=0.5, threads=threads)
+    return context.evaluate(positions, species, NO_CELL, skin=0.5, threads=1)
 
 
 def test_memory_of_many_contexts_is_that_of_one():

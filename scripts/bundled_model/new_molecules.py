@@ -8,8 +8,6 @@ with the formula of a test or validation frame, are left out.
 
 import multiprocessing
 import os
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,16 +21,18 @@ from combine_labels import ELEMENTS, LARGEST_FORCE, composition, energy_shift, r
 from rdkit import Chem, RDLogger
 from teachers import AIMNet2
 
-from mace_mm.data.labels import ConformerSet
+from mace_mm.data.labels import ConformerSet, formula
 from mace_mm.data.spice_writer import write_spice
+from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.open_model import open_model
 from mace_mm.elements import covalent_radius
 from mace_mm.errors import MaceMMError
 from mace_mm.generation.clusters import broken_bond
 from mace_mm.generation.conformers import embed_conformers
-from mace_mm.generation.molecules import mapped_smiles
+from mace_mm.generation.molecules import from_mapped_smiles, mapped_smiles
 from mace_mm.generation.protocol import ConformerSettings
 from mace_mm.generation.sampling import langevin
+from mace_mm.generation.seeding import derive_seed
 from mace_mm.simulation.evaluator import build_evaluator
 
 LEVEL = "AIMNet2, approximates wB97M-D3(BJ)/def2-TZVPP"
@@ -45,7 +45,7 @@ WALKS = ((100.0, 100.0, 1, 50), (500.0, 50.0, 3, 60))
 
 @dataclass(frozen=True)
 class Task:
-    """A hundred molecules: (number, subset, SMILES) of each, and where their frames go."""
+    """A hundred molecules: (number, subset, mapped SMILES) of each, and where their frames go."""
 
     molecules: tuple[tuple[int, str, str], ...]
     out: Path
@@ -62,27 +62,19 @@ def read_smiles(folder: Path) -> list[tuple[str, str]]:
     return [found[k] for k in np.random.default_rng(7).permutation(len(found))]
 
 
-def formula(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Counts of the elements."""
-    return tuple(sorted(Counter(int(z) for z in numbers).items()))
-
-
-def plain_smiles(smiles: str) -> str | None:
-    """Canonical SMILES without atom maps, hydrogens and stereo; None if RDKit does not read it."""
+def parse(smiles: str) -> Chem.Mol | None:
+    """The molecule without atom maps and hydrogens; None if RDKit does not read it."""
     mol = Chem.MolFromSmiles(smiles)
     if mol is None:
         return None
     for atom in mol.GetAtoms():
         atom.SetAtomMapNum(0)
-    return Chem.MolToSmiles(Chem.RemoveHs(mol), isomericSmiles=False)
+    return Chem.RemoveHs(mol)
 
 
-def with_hydrogens(smiles: str) -> Chem.Mol:
-    """The molecule of a SMILES that RDKit reads, without atom maps."""
-    mol = Chem.MolFromSmiles(smiles)
-    for atom in mol.GetAtoms():
-        atom.SetAtomMapNum(0)
-    return Chem.AddHs(mol)
+def identity(mol: Chem.Mol) -> str:
+    """Canonical SMILES without stereo."""
+    return Chem.MolToSmiles(mol, isomericSmiles=False)
 
 
 def atomic_numbers(mol: Chem.Mol) -> np.ndarray:
@@ -99,7 +91,7 @@ def suits(mol: Chem.Mol) -> bool:
     return single and known and mol.GetNumAtoms() <= LARGEST_MOLECULE
 
 
-def choose(lines: list[tuple[str, str]], data: Path, runs: Path) -> Iterator[Task]:
+def choose(lines: list[tuple[str, str]], data: Path, runs: Path) -> list[Task]:
     """The molecules that are new, in shards."""
     excluded = {
         formula(atoms.numbers)
@@ -107,30 +99,31 @@ def choose(lines: list[tuple[str, str]], data: Path, runs: Path) -> Iterator[Tas
         for atoms in ase.io.read(path, ":")
     }
     with h5py.File(data / "teacher" / "teacher.h5") as file:
-        seen = {plain_smiles(group["smiles"][0].decode().split(".")[0]) for group in file.values()}
-    shard: list[tuple[int, str, str]] = []
+        known = [parse(group["smiles"][0].decode().split(".")[0]) for group in file.values()]
+    seen = {identity(mol) for mol in known if mol is not None}
+    chosen: list[tuple[int, str, str]] = []
     for k, (subset, line) in enumerate(lines):
-        name = plain_smiles(line)
-        if name is None or name in seen:
+        mol = parse(line)
+        if mol is None or identity(mol) in seen:
             continue
-        seen.add(name)
-        mol = with_hydrogens(line)
+        seen.add(identity(mol))
+        mol = Chem.AddHs(mol)
         if suits(mol) and formula(atomic_numbers(mol)) not in excluded:
-            shard.append((k, subset, line))
-        if len(shard) == SHARD:
-            yield Task(tuple(shard), runs / "molecules" / f"{shard[0][0]:06d}.h5")
-            shard = []
-    yield Task(tuple(shard), runs / "molecules" / "last.h5")
+            chosen.append((k, subset, mapped_smiles(mol)))
+    return [
+        Task(tuple(chosen[i : i + SHARD]), runs / "molecules" / f"{chosen[i][0]:06d}.h5")
+        for i in range(0, len(chosen), SHARD)
+    ]
 
 
-def sample(mol: Chem.Mol, seed: int) -> np.ndarray:
+def sample(archive: Archive, mol: Chem.Mol, seed: int) -> np.ndarray:
     """Frames (n_frames, n_atoms, 3) Å in which no bond is broken; the first is the coldest.
 
     Raises:
         MaceMMError: no conformer, or dynamics that blew up.
     """
     numbers = atomic_numbers(mol)
-    evaluator = build_evaluator(open_model(), numbers.tolist(), engine="native")
+    evaluator = build_evaluator(archive, numbers.tolist(), engine="native")
     no_cell = torch.zeros(0, dtype=torch.float64)
 
     def forces(x: np.ndarray) -> np.ndarray:
@@ -148,7 +141,7 @@ def sample(mol: Chem.Mol, seed: int) -> np.ndarray:
             friction_per_ps=friction,
             n_frames=n_frames,
             steps_per_frame=steps,
-            seed=seed,
+            seed=derive_seed(seed, int(temperature)),
         )
         frames.extend(walked)
     radii = np.array([covalent_radius(z) for z in numbers])
@@ -166,7 +159,6 @@ def label(network: AIMNet2, mol: Chem.Mol, frames: np.ndarray, number: int) -> C
         positions=frames[kept],
         energies=energies[kept],
         forces=forces[kept],
-        smiles=mapped_smiles(mol),
         level_of_theory=LEVEL,
     )
 
@@ -177,19 +169,19 @@ def make_shard(task: Task, aimnet2: Path, shift: np.ndarray, isolated: dict[int,
         return f"{task.out.name} was there"
     RDLogger.DisableLog("rdApp.*")
     torch.set_num_threads(1)
-    network = AIMNet2(aimnet2)
+    network, archive = AIMNet2(aimnet2), open_model()
     entries = []
-    for k, subset, line in task.molecules:
-        mol = with_hydrogens(line)
+    for k, subset, smiles in task.molecules:
+        mol = from_mapped_smiles(smiles)
         try:
-            frames = sample(mol, 1 + k)
+            frames = sample(archive, mol, 1 + k)
         except MaceMMError:
             continue
         if len(frames) < 2:
             continue
         entry = label(network, mol, frames, k)
         moved = entry.energies + composition(entry.atomic_numbers, frames[0]) @ shift
-        entries.append(replace(entry, energies=moved, subset=subset))
+        entries.append(replace(entry, energies=moved, smiles=smiles, subset=subset))
     write_spice(task.out, entries, atomic_energies=isolated)
     return f"{task.out.name}: {len(entries)} of {len(task.molecules)} molecules"
 
@@ -211,7 +203,7 @@ def write_molecules(
     """
     (runs / "molecules").mkdir(exist_ok=True)
     shift = energy_shift(AIMNet2(aimnet2), read_spice(data / "spice-labelled"))
-    tasks = list(choose(lines, data, runs))
+    tasks = choose(lines, data, runs)
     work = partial(make_shard, aimnet2=aimnet2, shift=shift, isolated=isolated)
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for n, line in enumerate(pool.imap_unordered(work, tasks), 1):

@@ -32,7 +32,6 @@ class Form {
     if (head[1] != bytes) throw Error("damaged evaluation form: its size is not what it says");
     count_ = head[2];
     if (count_ < 0 || count_ > (bytes - 64) / 128) throw Error("damaged evaluation form");
-    std::memcpy(&digest_, base_ + 32, 8);
     for (int64_t i = 0; i < count_; i++) {
       const Section s = section(i);
       if (s.offset < 0 || s.bytes < 0 || s.offset % 64 || s.offset > bytes - s.bytes)
@@ -42,7 +41,6 @@ class Form {
 
   const void* data() const { return base_; }
   int64_t bytes() const { return bytes_; }
-  uint64_t digest() const { return digest_; }
 
   bool has(const std::string& name) const { return find(name) >= 0; }
 
@@ -81,7 +79,6 @@ class Form {
   }
   const char* base_;
   int64_t bytes_, count_;
-  uint64_t digest_;
 };
 
 }  // namespace mm

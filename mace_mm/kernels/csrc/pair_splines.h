@@ -54,7 +54,7 @@ template <class T> class PairSplines {
 template <class T> void PairSplines<T>::make(int receiver, int sender) {
   const Layer<T>& layer = model_.layers[0];
   constexpr int N = COEFFICIENTS<T>;
-  const int64_t C = model_.channels, bin = bin_, size = n_bins_ * bin;
+  const int64_t C = model_.channels, size = n_bins_ * bin_;
   const std::shared_ptr<T[]> table = aligned_memory<T>(size);
   const T* given = layer.radial.get() + model_.pair_table[receiver * n_species_ + sender] * size;
   const T* embedding = layer.up_bias + sender * C;
@@ -66,8 +66,7 @@ template <class T> void PairSplines<T>::make(int receiver, int sender) {
     for (int l = 0; l <= model_.l_max; l++) {
       const int path = layer.path_to[l];
       const auto place = [&](int64_t c, int m) {
-        return k * bin + ((c / BLOCK * layer.n_paths + path) * N + m) * BLOCK +
-               c % BLOCK;
+        return k * bin_ + ((c / BLOCK * layer.n_paths + path) * N + m) * BLOCK + c % BLOCK;
       };
       for (int m = 0; m < N; m++)
         for (int64_t c = 0; c < C; c++) in[m * C + c] = given[place(c, m)] * embedding[c];

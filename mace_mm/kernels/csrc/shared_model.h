@@ -1,8 +1,8 @@
 // One copy of a model in a process, for all contexts that evaluate it. Part of evaluator.h.
 #pragma once
 #include <cstring>
-#include <map>
 #include <mutex>
+#include <vector>
 
 #include "pair_splines.h"
 
@@ -14,21 +14,17 @@ template <class T> class SharedModel {
   static std::shared_ptr<SharedModel> of(const Form& form) {
     // Never destroyed: threads may outlive static objects.
     static auto* lock = new std::mutex;
-    static auto* known = new std::multimap<uint64_t, std::weak_ptr<SharedModel>>;
+    static auto* known = new std::vector<std::weak_ptr<SharedModel>>;
     std::lock_guard<std::mutex> guard(*lock);
-    for (auto it = known->begin(); it != known->end();) {
-      const std::shared_ptr<SharedModel> found = it->second.lock();
-      if (!found) {
-        it = known->erase(it);
-        continue;
-      }
-      if (it->first == form.digest() && found->bytes_ == form.bytes() &&
+    std::erase_if(*known, [](const auto& one) { return one.expired(); });
+    for (const std::weak_ptr<SharedModel>& one : *known) {
+      const std::shared_ptr<SharedModel> found = one.lock();
+      if (found && found->bytes_ == form.bytes() &&
           std::memcmp(found->copy_.get(), form.data(), size_t(form.bytes())) == 0)
         return found;
-      ++it;
     }
     const std::shared_ptr<SharedModel> made(new SharedModel(form));
-    known->emplace(form.digest(), made);
+    known->push_back(made);
     return made;
   }
 
