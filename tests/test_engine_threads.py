@@ -1,6 +1,7 @@
 """Threads, contexts and the neighbor list: the same bits whatever runs them, and no stale pairs."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -65,6 +66,16 @@ def test_contexts_work_at_once(model) -> None:
     for worker in workers:
         worker.join()
     assert wrong == []
+
+
+def test_helpers_sleep_when_no_evaluation_follows(model) -> None:
+    own = context(model[1])
+    positions, species = structure(40, None)
+    for _ in range(50):
+        own.evaluate(positions, species, NO_CELL, skin=0.5, threads=3)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.1
 
 
 @pytest.mark.parametrize("cell", [None, TRICLINIC, SMALL], ids=["open", "triclinic", "small"])
