@@ -1,6 +1,7 @@
 """``mace-mm train``: from a YAML file to a trained archive."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ def train(
 
 def train_one(settings: "TrainingConfig", console: Console, check: bool) -> None:
     from mace_mm.cli.compile import compile_checkpoint
+    from mace_mm.folder_lock import only_process
     from mace_mm.training.checkpoint import checkpoint_path
     from mace_mm.training.devices import make_fabric
     from mace_mm.training.loop import TrainingLoop
@@ -61,10 +63,14 @@ def train_one(settings: "TrainingConfig", console: Console, check: bool) -> None
         return
     fabric = make_fabric(settings.run, folder)
     n_epochs = sum(stage.epochs for stage in settings.stages)
-    with _RichReporter(console, n_epochs, quiet=not fabric.is_global_zero) as reporter:
+    first = fabric.is_global_zero
+    with (
+        only_process(folder, "training") if first else nullcontext(),
+        _RichReporter(console, n_epochs, quiet=not first) as reporter,
+    ):
         loop = TrainingLoop(settings, frames, fabric=fabric, base=base, reporter=reporter)
         loop.run()
-    if fabric.is_global_zero:
+    if first:
         heads = settings.heads()
         for head in heads:
             name = settings.name if len(heads) == 1 else f"{settings.name}-{head}"

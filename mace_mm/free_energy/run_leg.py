@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import mpiplus
 
 from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.errors import ConfigError, DataError
+from mace_mm.folder_lock import only_process
 from mace_mm.free_energy.convergence import (
     Verdict,
     join_verdicts,
@@ -143,7 +145,15 @@ def run_leg(
 
     Raises:
         ConfigError, DataError, GeometryError, BackendError: see the sampling functions.
+        BackendError: another process runs in this folder.
     """
+    with only_process(folder, "sampling") if is_first_rank() else nullcontext():
+        return _run_leg(leg, folder, protocol, on_stage)
+
+
+def _run_leg(
+    leg: Leg, folder: Path, protocol: Protocol, on_stage: OnStage | None
+) -> LegResult | None:
     started = time.monotonic()
     report = on_stage or (lambda stage, done, total: None)
     distributed = protocol.execution.workers > 1 or protocol.execution.scheduler is not None

@@ -1,6 +1,5 @@
 """The steps of a protocol, one after the other; each goes on from what is already stored."""
 
-import fcntl
 import hashlib
 import logging
 import time
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mace_mm.errors import BackendError, DataError
+from mace_mm.errors import DataError
+from mace_mm.folder_lock import only_process
 from mace_mm.generation.execution import Lost, Runner, Task
 from mace_mm.generation.items import Item, sampling_key
 from mace_mm.generation.label_settings import LabelSettings
@@ -59,16 +59,7 @@ def open_workplace(folder: Path, protocol: Protocol, report: Report) -> Iterator
         BackendError: another driver works in this folder.
         DataError: the folder cannot be made or written.
     """
-    try:
-        (folder / "work").mkdir(parents=True, exist_ok=True)
-        lock = (folder / "work" / "lock").open("w")
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BackendError(f"another process is generating in {folder}") from None
+    with only_process(folder / "work", "generating"):
         workplace = Workplace(
             folder=folder,
             protocol=protocol,
