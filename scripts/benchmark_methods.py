@@ -1,5 +1,6 @@
-"""The methods that the benchmark compares: an archive, ANI-2x, GFN2-xTB."""
+"""The methods that the benchmark compares: an archive, ANI-2x, GFN2-xTB, AIMNet2."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,20 +14,34 @@ from mace_mm.generation.label_tblite import TBLiteProgram
 from mace_mm.graph.batching import build_graph
 from mace_mm.graph.molecule import Molecule
 
+sys.path.insert(0, str(Path(__file__).parent / "bundled_model"))
+from teachers import AIMNet2
+
 # Atomic numbers (n_atoms,) and positions (n_frames, n_atoms, 3) Å to energies (n_frames,) eV
 # and forces (n_frames, n_atoms, 3) eV/Å.
 Method = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
-OTHER_METHODS = ("ani-2x", "gfn2-xtb")
+AIMNET2_SUFFIX = ".jpt"
 ANI_ELEMENTS = frozenset((1, 6, 7, 8, 9, 16, 17))
+AIMNET2_ELEMENTS = ANI_ELEMENTS | {5, 14, 15, 33, 34, 35, 53}
+
+
+def is_ours(name: str) -> bool:
+    """Whether the method is one of our archives, whose zero of energy is SPICE's."""
+    return name not in ("ani-2x", "gfn2-xtb") and not name.endswith(AIMNET2_SUFFIX)
 
 
 def open_method(name: str, data: Path) -> tuple[Method, frozenset[int] | None]:
-    """A method by name, "ani-2x", "gfn2-xtb" or the path of an archive, and its elements."""
+    """A method and its elements (None: all), by name or by the path of a file.
+
+    "ani-2x", "gfn2-xtb", an archive of ours, or AIMNet2's ensemble (.jpt).
+    """
     if name == "gfn2-xtb":
         return _gfn2(), None
     if name == "ani-2x":
         return _ani(data / "ani-2x" / "ani-2x_8x.info"), ANI_ELEMENTS
+    if name.endswith(AIMNET2_SUFFIX):
+        return AIMNet2(Path(name)), AIMNET2_ELEMENTS
     archive = open_model(name)
     return _archive(archive), frozenset(archive.config.atomic_numbers)
 

@@ -2,7 +2,8 @@
 
     python scripts/benchmark_model.py METHOD SHARED OUT.json
 
-METHOD is the path of an archive, "ani-2x" or "gfn2-xtb"; SHARED the folder with `data/`.
+METHOD is the path of an archive, "ani-2x", "gfn2-xtb" or the path of AIMNet2's ensemble (.jpt);
+SHARED the folder with `data/`.
 
 SPICE (`spice-labelled/*_test.xyz`) and 3BPA at 300 K (`3bpa/train_300K.xyz`): forces; energies per
 atom after the median difference of the set is removed, where the zero of energy is the same. S66x8:
@@ -19,7 +20,7 @@ import ase.io
 import h5py
 import numpy as np
 import torch
-from benchmark_methods import OTHER_METHODS, Method, open_method
+from benchmark_methods import Method, is_ours, open_method
 
 from mace_mm.elements import atomic_number
 from mace_mm.units import HARTREE_TO_EV, KCAL_MOL_TO_EV
@@ -150,7 +151,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = Path(shared) / "data"
     method, elements = open_method(name, data)
-    ours = name not in OTHER_METHODS
+    ours = is_ours(name)
     results = {}
     for path in sorted((data / "spice-labelled").glob("*_test.xyz")):
         results[path.stem.removesuffix("_test")] = labelled_set(method, elements, path, ours)

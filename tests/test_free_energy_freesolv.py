@@ -1,4 +1,4 @@
-"""FreeSolv's own GAFF hydration free energies from the example script: about an hour."""
+"""FreeSolv's own GAFF hydration free energies from the example script: an hour and a half."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Does the decoupling reproduce FreeSolv's own GAFF hydration free energies? About an hour.
+"""Does the decoupling reproduce FreeSolv's own GAFF hydration free energies? 1.5 hours, 2 cores.
 
     python examples/free_energy/gaff_freesolv.py ../shared/data/freesolv runs/gaff
 
@@ -20,7 +20,7 @@ arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("freesolv", type=Path)
 arguments.add_argument("folder", type=Path)
 arguments.add_argument("--molecules", nargs="+", default=["methanol", "toluene", "acetamide"])
-arguments.add_argument("--iterations", type=int, default=250)
+arguments.add_argument("--iterations", type=int, default=400)
 arguments.add_argument("--threads", default="2")
 given = arguments.parse_args()
 
