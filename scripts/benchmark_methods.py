@@ -21,29 +21,23 @@ from teachers import AIMNet2
 # and forces (n_frames, n_atoms, 3) eV/Å.
 Method = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
-AIMNET2_SUFFIX = ".jpt"
 ANI_ELEMENTS = frozenset((1, 6, 7, 8, 9, 16, 17))
 AIMNET2_ELEMENTS = ANI_ELEMENTS | {5, 14, 15, 33, 34, 35, 53}
 
 
-def is_ours(name: str) -> bool:
-    """Whether the method is one of our archives, whose zero of energy is SPICE's."""
-    return name not in ("ani-2x", "gfn2-xtb") and not name.endswith(AIMNET2_SUFFIX)
+def open_method(name: str, data: Path) -> tuple[Method, frozenset[int] | None, bool]:
+    """A method, its elements (None: all), and whether its zero of energy is SPICE's.
 
-
-def open_method(name: str, data: Path) -> tuple[Method, frozenset[int] | None]:
-    """A method and its elements (None: all), by name or by the path of a file.
-
-    "ani-2x", "gfn2-xtb", an archive of ours, or AIMNet2's ensemble (.jpt).
+    By name, "ani-2x" or "gfn2-xtb", or by the path of an archive or of AIMNet2's ensemble (.jpt).
     """
     if name == "gfn2-xtb":
-        return _gfn2(), None
+        return _gfn2(), None, False
     if name == "ani-2x":
-        return _ani(data / "ani-2x" / "ani-2x_8x.info"), ANI_ELEMENTS
-    if name.endswith(AIMNET2_SUFFIX):
-        return AIMNet2(Path(name)), AIMNET2_ELEMENTS
+        return _ani(data / "ani-2x" / "ani-2x_8x.info"), ANI_ELEMENTS, False
+    if name.endswith(".jpt"):
+        return AIMNet2(Path(name)), AIMNET2_ELEMENTS, False
     archive = open_model(name)
-    return _archive(archive), frozenset(archive.config.atomic_numbers)
+    return _archive(archive), frozenset(archive.config.atomic_numbers), True
 
 
 def _gfn2() -> Method:

@@ -20,7 +20,7 @@ import ase.io
 import h5py
 import numpy as np
 import torch
-from benchmark_methods import Method, is_ours, open_method
+from benchmark_methods import Method, open_method
 
 from mace_mm.elements import atomic_number
 from mace_mm.units import HARTREE_TO_EV, KCAL_MOL_TO_EV
@@ -150,11 +150,10 @@ def main() -> None:
     name, shared, out = sys.argv[1:]
     torch.set_num_threads(1)
     data = Path(shared) / "data"
-    method, elements = open_method(name, data)
-    ours = is_ours(name)
+    method, elements, comparable = open_method(name, data)
     results = {}
     for path in sorted((data / "spice-labelled").glob("*_test.xyz")):
-        results[path.stem.removesuffix("_test")] = labelled_set(method, elements, path, ours)
+        results[path.stem.removesuffix("_test")] = labelled_set(method, elements, path, comparable)
     path = data / "3bpa" / "train_300K.xyz"
     results["3bpa_300K"] = labelled_set(method, elements, path, False)
     results["s66x8"] = s66x8(method, data / "s66x8" / "s66x8_wb97x6-31gd.h5")

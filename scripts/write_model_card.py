@@ -128,7 +128,7 @@ SPICE frames: whole molecular formulas are kept apart from training. AIMNet2 (ω
 is one of the teachers and may have seen them. 3BPA is labelled with ωB97X/6-31G(d) and S66x8 with
 ωB97X/6-31G*, the level of ANI-2x and another than ours and than GFN2-xTB's: without dispersion, and
 with a large basis set superposition error. Errors to it compare levels first: AIMNet2, whose level
-is nearly SPICE's, is as far from 3BPA and farther from S66x8 than our model. The torsions are
+is nearly SPICE's, is about as far from 3BPA as our model and farther from S66x8. The torsions are
 labelled with B3LYP-D3(BJ)."""
 
 

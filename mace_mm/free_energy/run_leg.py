@@ -144,8 +144,8 @@ def run_leg(
         The result; None on MPI ranks other than the first, which only sample.
 
     Raises:
-        ConfigError, DataError, GeometryError, BackendError: see the sampling functions.
-        BackendError: another process runs in this folder.
+        ConfigError, DataError, GeometryError: see the sampling functions.
+        BackendError: likewise, or another process runs in this folder.
     """
     with only_process(folder, "sampling") if is_first_rank() else nullcontext():
         return _run_leg(leg, folder, protocol, on_stage)

@@ -55,7 +55,7 @@ class Team {
  private:
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::microseconds AWAKE{100};
-  static constexpr int SPINS = 1600, SPINS_IDLE = 4000;  // about 40 and 100 microseconds
+  static constexpr int SPINS = 1600;  // about 40 microseconds
 
   static void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -85,10 +85,9 @@ class Team {
     bool soon = true;  // whether the next evaluation is expected within AWAKE
     for (;;) {
       const Clock::time_point idle_since = Clock::now();
-      for (int spins = 0; soon && spins < SPINS_IDLE; spins++) {
-        if (generation_.load(std::memory_order_acquire) != seen) break;
+      while (soon && generation_.load(std::memory_order_acquire) == seen &&
+             Clock::now() - idle_since < AWAKE)
         pause();
-      }
       generation_.wait(seen, std::memory_order_seq_cst);
       seen = generation_.load(std::memory_order_seq_cst);
       soon = started_.load(std::memory_order_relaxed) - idle_since < AWAKE;
