@@ -2,10 +2,12 @@
 
     python scripts/write_speed_tables.py
 
-The results are what ``make benchmark`` leaves in benchmark/LAYOUT/benchmark.json.
+The results are what ``make benchmark`` leaves in benchmark/LAYOUT/benchmark.json, and those of
+scripts/bench_scale.py, benchmarks/results/scale-MODEL.json.
 """
 
 import json
+import statistics
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +26,12 @@ def main() -> None:
         if (path := ROOT / "benchmarks" / "results" / f"{name}.json").is_file()
     }
     replace(ROOT / "README.md", summary(found))
-    replace(ROOT / "docs" / "engine.md", full(found))
+    paths = sorted((ROOT / "benchmarks" / "results").glob("scale-*.json"))
+    scales = {
+        path.stem.removeprefix("scale-").replace("-", " "): json.loads(path.read_text())
+        for path in paths
+    }
+    replace(ROOT / "docs" / "engine.md", f"{full(found)}\n\n{scale(scales)}")
 
 
 def replace(path: Path, table: str) -> None:
@@ -83,6 +90,27 @@ def full(found: dict) -> str:
             lines.append("| " + " | ".join(cells) + " |")
         lines += ["", *(f"- {note}" for note in results["notes"]), ""]
     return "\n".join(lines).rstrip()
+
+
+def scale(found: dict) -> str:
+    """Memory and time of large boxes, the first energy and OpenMM's share."""
+    lines = ["| model | box, atoms | ms | µs an atom | memory, MiB | of it without atoms |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for name, results in found.items():
+        for row in results["boxes"]:
+            cells = [name, f"{row['atoms']:,}", f"{row['ms']:.0f}"]
+            cells += [f"{row['us_per_atom']:.1f}", f"{row['peak_mib']:.0f}"]
+            lines.append("| " + " | ".join([*cells, f"{row['opened_mib']:.0f}"]) + " |")
+    lines += ["", "| OpenMM | | over the evaluator |", "|---|---|---|"]
+    for name, results in found.items():
+        if "overhead" not in results:
+            continue
+        first = statistics.median(row["seconds"] for row in results["first_energy"])
+        lines.append(f"| {name}, first energy in a new process, s | {first:.1f} | |")
+        for row in results["overhead"]:
+            which = f"{name}, step of 27 atoms, Reference platform, {row['backend']}, µs"
+            lines.append(f"| {which} | {row['step_us']:.0f} | {row['ratio']:.2f} × |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from mace_mm.simulation.ligand import ligand_from_smiles
 from mace_mm.simulation.machine import processor_name
 from mace_mm.units import NM_TO_ANGSTROM
 
-_LIGAND = "Nc1ncccc1OCc1ccccc1"  # 3-(benzyloxy)pyridin-2-amine, 27 atoms
+LIGAND = "Nc1ncccc1OCc1ccccc1"  # 3-(benzyloxy)pyridin-2-amine, 27 atoms
 _WATER_SPACING = 3.1075  # Å, of a cubic lattice at 0.997 g/mL
 _WATER = np.array([[0.0, 0.0, 0.0], [0.7570, 0.5859, 0.0], [-0.7570, 0.5859, 0.0]])
 _N_FRAMES = 40
@@ -99,7 +99,7 @@ def make_system(n_atoms: int, seed: int = 0) -> BenchmarkSystem:
     """
     random = np.random.default_rng(seed)
     if n_atoms == 27:
-        ligand = ligand_from_smiles(_LIGAND)
+        ligand = ligand_from_smiles(LIGAND)
         numbers = np.array([atom.element.atomic_number for atom in ligand.topology.atoms()])
         start = ligand.positions_nm * NM_TO_ANGSTROM
         cell = np.zeros((3, 3))

@@ -72,8 +72,11 @@ class PythonComputation:
         Raises:
             GeometryError: see :class:`mace_mm.simulation.engines.Evaluator`.
         """
-        positions = torch.from_numpy(state.getPositions(asNumpy=True)._value)
-        energy, forces = self.evaluate(state, positions)
+        # What getPositions(asNumpy=True) does, which takes 20 µs more for units and attributes: as
+        # much as the rest of OpenMM's step of a ligand.
+        positions = np.empty((state._getNumParticles(), 3))
+        state._getVectorAsNumpy(openmm.State.Positions, positions)
+        energy, forces = self.evaluate(state, torch.from_numpy(positions))
         return energy.item(), forces.numpy()
 
     def evaluate(
