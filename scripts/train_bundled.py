@@ -5,7 +5,8 @@
 SHARED holds `data/`; AIMNET2.jpt is described in `bundled_model/teachers.py`, the folder SMILES of
 `SUBSET.smi` files in `bundled_model/new_molecules.py`. In the folder RUNS: labels.h5, molecules.h5,
 spice_*.xyz, diatomics.xyz, and NAME/, NAME_extended/ and NAME_tuned/ with checkpoints, history, its
-picture and the archive. A run that was stopped goes on. `bundle_model.py` takes the result into the
+picture and the archive. A run that was stopped goes on. `medium` is not pretrained: it grows out of
+`small`, which must be in RUNS (`bundled_model/grow.py`). `bundle_model.py` takes a result into the
 package; `benchmark_model.py`, `stability.py` and `write_model_card.py` measure and describe it.
 """
 
@@ -23,19 +24,17 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent / "bundled_model"))
 
 from combine_labels import ELEMENTS, combine, fit_combination, read_spice
+from grow import grow
 from new_molecules import read_smiles, write_molecules
 from teachers import AIMNet2, label_with_aimnet2, read_teacher
 
 from mace_mm.data.spice_writer import write_spice
+from mace_mm.deploy.archive import save_archive
+from mace_mm.deploy.open_model import open_model
 from mace_mm.elements import atomic_number, covalent_radius
 from mace_mm.model.pair_repulsion import ZBL
 
 CONFIGS = Path(__file__).parent / "bundled_model"
-# What each model changes in pretrain.yaml.
-MODELS = {
-    "small": [],
-    "medium": ["model.hidden_l_max=1", "model.radial_mlp=[64, 32]", "stages.0.epochs=3"],
-}
 VALIDATION_SHARE = 8
 
 
@@ -92,10 +91,20 @@ def write_diatomics(runs: Path) -> None:
     ase.io.write(runs / "diatomics.xyz", frames, format="extxyz")
 
 
+def grow_small(runs: Path) -> None:
+    """The pretrained medium model, from what `small` has learned before its fine-tuning."""
+    small, target = runs / "small_extended" / "small.pt", runs / "medium" / "medium.pt"
+    if not small.exists():
+        raise SystemExit(f"medium starts from small, whose {small} is missing: train it first")
+    if not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        save_archive(target, grow(open_model(small)))
+
+
 def main() -> None:
     """Labels, new molecules, and the three stages of training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=tuple(MODELS))
+    parser.add_argument("name", choices=("small", "medium"))
     parser.add_argument("shared", type=Path)
     parser.add_argument("aimnet2", type=Path)
     parser.add_argument("smiles", type=Path)
@@ -115,14 +124,15 @@ def main() -> None:
         aimnet2, workers = arguments.aimnet2, arguments.workers
         write_molecules(lines, data, aimnet2, runs, atomic_energies(), workers)
     program = "import sys; from mace_mm.cli.app import main; main(sys.argv[1:])"
-    stages = {"pretrain.yaml": MODELS[arguments.name], "extend.yaml": [], "finetune.yaml": []}
-    for source, overrides in stages.items():
+    stages = ["pretrain.yaml", "extend.yaml", "finetune.yaml"]
+    if arguments.name == "medium":
+        stages.remove("pretrain.yaml")
+        grow_small(runs)
+    for source in stages:
         text = (CONFIGS / source).read_text().replace("NAME", arguments.name)
         config = runs / source
         config.write_text(text.replace("runs/", f"{runs.resolve()}/"))
-        subprocess.run(
-            [sys.executable, "-c", program, "train", str(config), *overrides], check=True
-        )
+        subprocess.run([sys.executable, "-c", program, "train", str(config)], check=True)
 
 
 if __name__ == "__main__":
