@@ -11,11 +11,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from mace_mm.bundled_models import BUNDLED_MODELS, bundled_path
 from mace_mm.data.extxyz import ExtxyzFile
 from mace_mm.data.frames import ConcatFrames
 from mace_mm.data.spice import SpiceFile
 from mace_mm.deploy.archive import ArchiveMetadata, load_archive, make_archive, save_archive
-from mace_mm.deploy.open_model import BUNDLED_MODELS, bundled_path
 from mace_mm.training.domain import Domain
 from mace_mm.training.uncertainty import fit_uncertainty
 

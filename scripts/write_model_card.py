@@ -9,8 +9,8 @@ Reads `mace_mm/models/NAME.{pt,json}` (`benchmark_model.py`) and `benchmarks/res
 import json
 from pathlib import Path
 
+from mace_mm.bundled_models import BUNDLED_MODELS, bundled_path
 from mace_mm.deploy.archive import load_archive, read_header
-from mace_mm.deploy.open_model import BUNDLED_MODELS, bundled_path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from mace_mm.bundled_models import BUNDLED_MODELS, bundled_path, place_model
 from mace_mm.deploy.archive import Archive
-from mace_mm.deploy.open_model import BUNDLED_MODELS, bundled_path, open_model
+from mace_mm.deploy.open_model import open_model
 from mace_mm.elements import covalent_radius
 from mace_mm.errors import ArchiveError
 from mace_mm.graph.batching import build_graph
@@ -80,6 +81,13 @@ def test_names_stand_for_bundled_models_and_files_go_first(tmp_path, monkeypatch
         open_model("small")
     with pytest.raises(ArchiveError, match=r"or one of \['small'\], got 'large', which does not"):
         open_model("large")
+
+
+def test_a_setting_names_a_bundled_model_or_a_file_beside_it(tmp_path) -> None:
+    assert place_model("small", tmp_path) == "small"
+    assert place_model("own.pt", tmp_path) == str(tmp_path / "own.pt")
+    (tmp_path / "small").touch()
+    assert place_model("small", tmp_path) == str(tmp_path / "small")
 
 
 def test_surroundings_unlike_the_training_set_are_warned_of(bundled: Archive) -> None:

@@ -129,7 +129,7 @@ def test_the_example_is_valid_and_shows_every_default() -> None:
         ("data.batch_size=0", "data.batch_size"),
         ("stages.0.loss.kind=l3", "stages.0.loss.kind"),
         ("stages.0.loss={energy: 0, forces: 0}", "all weights of the loss are zero"),
-        ("fine_tune={model: bundled}", "either model or fine_tune"),
+        ("fine_tune={model: small}", "either model or fine_tune"),
         ("model.r_max=.nan", "model.r_max"),
         ("stages.7.epochs=1", "there is no '7'"),
         ("seed", "expected key=value"),

@@ -363,7 +363,7 @@ def nan_label(folder: Path) -> dict:
         ),
         (
             lambda f: {
-                "fine_tune": {"model": "bundled", "freeze": ["head"]},
+                "fine_tune": {"model": "small", "freeze": ["head"]},
                 "model": None,
                 "atomic_energies": "fit",
             },

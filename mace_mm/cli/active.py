@@ -47,7 +47,7 @@ def _start_archive(settings: "ActiveConfig", target: Path) -> None:
     from mace_mm.deploy.archive import save_archive
     from mace_mm.deploy.open_model import open_model
 
-    save_archive(target, open_model(None if settings.model == "bundled" else settings.model))
+    save_archive(target, open_model(settings.model))
 
 
 def _uncertainty(settings: "ActiveConfig", number: int, archive: Path) -> Path:

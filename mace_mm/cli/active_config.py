@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mace_mm.bundled_models import BUNDLED_MODELS, place_model
 from mace_mm.errors import ConfigError
 from mace_mm.generation.label_settings import LabelSettings
 from mace_mm.training.config import DataConfig, OptimizerConfig, RunConfig, StageConfig
@@ -48,7 +49,7 @@ class ActiveConfig(BaseModel):
     name: str = "active"
     output: str
     seed: int = Field(default=0, ge=0)
-    model: str = "bundled"
+    model: str = BUNDLED_MODELS[0]
     starts: str
     data: DataConfig
     label: LabelSettings
@@ -86,6 +87,6 @@ def read_active_config(path: Path) -> ActiveConfig:
     data = config.data.model_copy(
         update={"train": files(config.data.train), "validation": files(config.data.validation)}
     )
-    model = config.model if config.model == "bundled" else place(config.model)
+    model = place_model(config.model, folder)
     changes = {"output": place(config.output), "starts": place(config.starts)}
     return config.model_copy(update={**changes, "data": data, "model": model})

@@ -93,9 +93,9 @@ def _base(settings: "TrainingConfig") -> "Potential | None":
     from mace_mm.training.checkpoint import is_checkpoint, load_checkpoint
 
     model = settings.fine_tune.model
-    if model != "bundled" and is_checkpoint(model):
+    if is_checkpoint(model):
         return potential_of_checkpoint(load_checkpoint(model), settings.fine_tune.head)
-    return open_model(None if model == "bundled" else model, head=settings.fine_tune.head).potential
+    return open_model(model, head=settings.fine_tune.head).potential
 
 
 class _RichReporter:

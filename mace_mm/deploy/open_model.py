@@ -1,25 +1,12 @@
 """One door to every model: the bundled one, an archive, or a published mace-torch file."""
 
-from importlib import resources
 from pathlib import Path
 
+from mace_mm.bundled_models import BUNDLED_MODELS, bundled_path
 from mace_mm.deploy.archive import Archive, ArchiveMetadata, is_archive, load_archive, make_archive
 from mace_mm.deploy.import_mace import import_mace
 from mace_mm.deploy.select_head import select_head
 from mace_mm.errors import ArchiveError
-
-BUNDLED_MODELS = ("small",)
-
-
-def bundled_path(name: str = BUNDLED_MODELS[0]) -> Path:
-    """Path of a model that ships with the package.
-
-    Raises:
-        ArchiveError: no bundled model has this name.
-    """
-    if name not in BUNDLED_MODELS:
-        raise ArchiveError(f"bundled models are {list(BUNDLED_MODELS)}, got {name!r}")
-    return Path(str(resources.files("mace_mm") / "models" / f"{name}.pt"))
 
 
 def model_path(source: str | Path | None = None) -> Path:

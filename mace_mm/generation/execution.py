@@ -3,7 +3,7 @@
 import importlib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from mace_mm.generation.execution_settings import ExecutionSettings
 logger = logging.getLogger(__name__)
 
 SLOTS_EVERY = 20
+RESTART_SECONDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,14 @@ def open_runner(settings: ExecutionSettings) -> Iterator[Runner]:
         with client:
             logger.info("Dask dashboard: %s", client.dashboard_link)
             yield lambda tasks: _run_dask(client, tasks, max(settings.workers, 1))
+            if settings.kind == "local":
+                _wait_for_restarts(client, settings.workers)
+
+
+def _wait_for_restarts(client: Any, workers: int) -> None:
+    """A local cluster fails to close while it starts a worker anew, with all results at hand."""
+    with suppress(TimeoutError):
+        client.wait_for_workers(workers, timeout=RESTART_SECONDS)
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mace_mm.bundled_models import BUNDLED_MODELS, bundled_path
 from mace_mm.deploy.archive import Archive
-from mace_mm.deploy.open_model import BUNDLED_MODELS, bundled_path, open_model
+from mace_mm.deploy.open_model import open_model
 from mace_mm.graph.batching import build_graph
 from mace_mm.graph.molecule import Molecule
 from mace_mm.model.uncertainty import Uncertainty, load_uncertainty

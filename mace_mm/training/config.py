@@ -99,7 +99,8 @@ class FineTuneConfig(_Section):
     """Start from a trained model.
 
     Attributes:
-        model: an archive, a training checkpoint or a published `.model`; "bundled" for ours.
+        model: an archive, a training checkpoint or a published `.model`, or the name
+            of a bundled model.
         head: which head of a published model with several.
         freeze: parts that do not learn: "embedding", "radial", "layers.0", ..., "readouts".
         refit_atomic_energies: fit new isolated-atom energies for the new level of theory, so that

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mace_mm.bundled_models import place_model
 from mace_mm.errors import ConfigError
 from mace_mm.training.config import FilesConfig, TrainingConfig
 
@@ -116,7 +117,7 @@ def _resolve_paths(config: TrainingConfig, folder: Path) -> TrainingConfig:
     changes: dict[str, Any] = {"data": data, "output": place(config.output)}
     if config.fine_tune is not None:
         tune = config.fine_tune
-        model = tune.model if tune.model == "bundled" else place(tune.model)
+        model = place_model(tune.model, folder)
         changes["fine_tune"] = tune.model_copy(
             update={"model": model, "replay": files(tune.replay)}
         )
