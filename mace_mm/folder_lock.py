@@ -1,6 +1,8 @@
 """One process at a time in a folder of results."""
 
+import errno
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +11,18 @@ from typing import TextIO
 
 from mace_mm.errors import BackendError, DataError
 
+logger = logging.getLogger(__name__)
+
+# What file systems of clusters answer that have no locks, or whose lock service is off.
+NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+
 
 @contextmanager
 def only_process(folder: Path, doing: str) -> Iterator[None]:
     """Hold the folder, with a file `lock` in it.
 
     The system lets go of it when the process ends, however it ends; after a kill the file stays
-    and means nothing.
+    and means nothing. A file system without locks is warned of, and nothing is held.
 
     Args:
         folder: made if it does not exist.
@@ -48,7 +55,10 @@ def _locked(path: Path) -> TextIO:
             # The holder before may have removed the file between the two lines above.
             if os.fstat(lock.fileno()).st_nlink:
                 return lock
-        except BaseException:
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                logger.warning("%s has no locks: start no second process there", path.parent)
+                return lock
             lock.close()
             raise
         lock.close()

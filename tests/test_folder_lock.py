@@ -1,5 +1,8 @@
 """Two processes never write results into one folder, and a killed one lets go of it."""
 
+import errno
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -44,6 +47,17 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         only_process(tmp_path / "file", "waiting"),
     ):
         pass
+
+
+def test_a_file_system_without_locks_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with only_process(tmp_path, "waiting"):
+        assert "has no locks: start no second process there" in caplog.text
 
 
 def test_two_runs_do_not_train_in_one_folder(tmp_path: Path) -> None:
