@@ -15,8 +15,11 @@ _LARGEST = 512  # a longer side keeps its own basis
 class SOAP(torch.optim.Optimizer):
     """Optimizer for parameters that are matrices or stacks of matrices; the rest gets Adam.
 
+    Matrices of one shape are updated together: a network has dozens of small ones. Their common
+    state is that of the first parameter among them.
+
     Args:
-        groups: parameters or groups of them.
+        groups: parameters or groups of them; all get a gradient in every step.
         lr: learning rate, of the size that suits Adam.
         betas: decay of the averages of the gradient, and of its square and correlations.
         eps: added to the root of the square.
@@ -42,13 +45,16 @@ class SOAP(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Change the parameters; the first step only looks at the gradient."""
         for group in self.param_groups:
+            alike: dict[tuple, list[torch.Tensor]] = {}
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, _stack(parameter.grad), group)
+                alike.setdefault(_kind(parameter), []).append(parameter)
+            for parameters in alike.values():
+                self._update(parameters, group)
 
-    def _update(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict) -> None:
+    def _update(self, parameters: list[torch.Tensor], group: dict) -> None:
+        gradient = torch.cat([_stack(p.grad) for p in parameters if p.grad is not None])
         beta1, beta2 = group["betas"]
-        state = self.state[parameter]
+        state = self.state[parameters[0]]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float64)
             state["mean"] = torch.zeros_like(gradient)
@@ -59,23 +65,32 @@ class SOAP(torch.optim.Optimizer):
             return
         state["step"] += 1
         step = float(state["step"])
+        # Both averages are kept in the basis.
         turned = _turn(gradient, state)
-        state["mean"].lerp_(gradient, 1 - beta1)
+        state["mean"].lerp_(turned, 1 - beta1)
         state["square"].mul_(beta2).addcmul_(turned, turned, value=1 - beta2)
         scale = (1 - beta2**step) ** 0.5 / (1 - beta1**step)
-        change = _turn(state["mean"], state) / (state["square"].sqrt() + group["eps"]) * scale
+        change = state["mean"] / state["square"].sqrt().add_(group["eps"])
+        change = _turn_back(change, state)
         if group["weight_decay"]:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(_turn_back(change, state).view_as(parameter), alpha=-group["lr"])
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        parts = change.split([len(_stack(p)) for p in parameters])
+        parts = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
+        torch._foreach_add_(parameters, parts, alpha=-group["lr"] * scale)
         for side in _sides(gradient):
-            state[f"average_{side}"].lerp_(_correlation(gradient, side), 1 - beta2)
-            if step % group["every"] == 0:
-                _follow(state, side)
+            _add_correlation(state[f"average_{side}"], gradient, side, beta2)
+        if step % group["every"] == 0:
+            _follow(state)
+
+
+def _kind(x: torch.Tensor) -> tuple:
+    """What is equal for matrices that can be stacked."""
+    return (x.dtype, x.device, *(x.shape[-2:] if x.dim() > 1 else ()))
 
 
 def _stack(x: torch.Tensor) -> torch.Tensor:
     """(n, rows, columns), or (n,) where there are no matrices."""
-    return x if x.dim() < 2 else x.reshape(-1, x.size(-2), x.size(-1))
+    return x.reshape(-1, *x.shape[-2:]) if x.dim() > 1 else x.reshape(-1)
 
 
 def _sides(x: torch.Tensor) -> list[str]:
@@ -90,6 +105,11 @@ def _correlation(x: torch.Tensor, side: str) -> torch.Tensor:
     return x @ x.mT if side == "rows" else x.mT @ x
 
 
+def _add_correlation(average: torch.Tensor, x: torch.Tensor, side: str, beta: float) -> None:
+    a, b = (x, x.mT) if side == "rows" else (x.mT, x)
+    average.baddbmm_(a, b, beta=beta, alpha=1 - beta)
+
+
 def _turn(x: torch.Tensor, state: dict) -> torch.Tensor:
     if "basis_rows" in state:
         x = state["basis_rows"].mT @ x
@@ -102,17 +122,22 @@ def _turn_back(x: torch.Tensor, state: dict) -> torch.Tensor:
     return x @ state["basis_columns"].mT if "basis_columns" in state else x
 
 
-def _follow(state: dict, side: str) -> None:
-    """One power iteration towards the eigenvectors of the average, largest first."""
-    average, basis = state[f"average_{side}"], state[f"basis_{side}"]
-    values = ((average @ basis) * basis).sum(1)
-    order = values.argsort(dim=1, descending=True)
-    along = order.unsqueeze(1)
-    basis = basis.gather(2, along.expand_as(basis))
-    square = state["square"]
-    state["square"] = (
-        square.gather(1, order.unsqueeze(2).expand_as(square))
-        if side == "rows"
-        else square.gather(2, along.expand_as(square))
-    )
-    state[f"basis_{side}"] = torch.linalg.qr(average @ basis).Q
+def _follow(state: dict) -> None:
+    """One power iteration towards the eigenvectors of the averages, largest first."""
+    mean = _turn_back(state["mean"], state)
+    for side in ("rows", "columns"):
+        if f"basis_{side}" not in state:
+            continue
+        average, basis = state[f"average_{side}"], state[f"basis_{side}"]
+        values = ((average @ basis) * basis).sum(1)
+        order = values.argsort(dim=1, descending=True)
+        along = order.unsqueeze(1)
+        basis = basis.gather(2, along.expand_as(basis))
+        square = state["square"]
+        state["square"] = (
+            square.gather(1, order.unsqueeze(2).expand_as(square))
+            if side == "rows"
+            else square.gather(2, along.expand_as(square))
+        )
+        state[f"basis_{side}"] = torch.linalg.qr(average @ basis).Q
+    state["mean"] = _turn(mean, state)
