@@ -45,6 +45,7 @@ def train(
 def train_one(settings: "TrainingConfig", console: Console, check: bool) -> None:
     from mace_mm.cli.compile import compile_checkpoint
     from mace_mm.folder_lock import only_process
+    from mace_mm.training.allocator import keep_freed_memory
     from mace_mm.training.checkpoint import checkpoint_path
     from mace_mm.training.devices import make_fabric
     from mace_mm.training.loop import TrainingLoop
@@ -61,6 +62,7 @@ def train_one(settings: "TrainingConfig", console: Console, check: bool) -> None
             f"{len(frames.validation.source)} validation frames, {n_weights} weights"
         )
         return
+    keep_freed_memory()
     fabric = make_fabric(settings.run, folder)
     n_epochs = sum(stage.epochs for stage in settings.stages)
     first = fabric.is_global_zero
