@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from test_training_run import assert_same, run
 from training_frames import settings
 
+from mace_mm.errors import CheckpointError
 from mace_mm.training.checkpoint import list_checkpoints
 from mace_mm.training.soap import SOAP
 
@@ -73,6 +75,18 @@ def test_a_stack_of_matrices_is_so_many_matrices() -> None:
     eye = torch.eye(5, dtype=torch.float64).expand(3, 5, 5)
     torch.testing.assert_close(basis.mT @ basis, eye)
     assert not torch.equal(stack, start)
+
+
+def test_the_state_of_an_earlier_version_is_refused() -> None:
+    matrix = torch.ones(3, 4, requires_grad=True)
+    matrix.grad = torch.ones(3, 4)
+    soap = SOAP([matrix], lr=0.01)
+    soap.step()
+    state = soap.state_dict()
+    soap.load_state_dict(state)
+    state["state"][0]["mean"] = state["state"][0].pop("turned_mean")
+    with pytest.raises(CheckpointError, match="earlier version of mace_mm: begin the run anew"):
+        soap.load_state_dict(state)
 
 
 def test_a_run_continues_in_the_same_bits(tmp_path: Path) -> None:

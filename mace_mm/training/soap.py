@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 import torch
 
+from mace_mm.errors import CheckpointError
+
 _LARGEST = 512  # a longer side keeps its own basis
 
 
@@ -41,6 +43,15 @@ class SOAP(torch.optim.Optimizer):
             {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "every": every},
         )
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Raises: CheckpointError, the state of a run that an earlier version began."""
+        super().load_state_dict(state_dict)
+        if any("turned_mean" not in state for state in self.state.values()):
+            raise CheckpointError(
+                "the optimizer's state is of an earlier version of mace_mm: begin the run anew in "
+                "another folder, or fine-tune from its checkpoint"
+            )
+
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Change the parameters; the first step only looks at the gradient."""
@@ -57,7 +68,7 @@ class SOAP(torch.optim.Optimizer):
         state = self.state[parameters[0]]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float64)
-            state["mean"] = torch.zeros_like(gradient)
+            state["turned_mean"] = torch.zeros_like(gradient)
             state["square"] = torch.zeros_like(gradient)
             for side in _sides(gradient):
                 state[f"average_{side}"] = _correlation(gradient, side)
@@ -65,12 +76,11 @@ class SOAP(torch.optim.Optimizer):
             return
         state["step"] += 1
         step = float(state["step"])
-        # Both averages are kept in the basis.
         turned = _turn(gradient, state)
-        state["mean"].lerp_(turned, 1 - beta1)
+        state["turned_mean"].lerp_(turned, 1 - beta1)
         state["square"].mul_(beta2).addcmul_(turned, turned, value=1 - beta2)
         scale = (1 - beta2**step) ** 0.5 / (1 - beta1**step)
-        change = state["mean"] / state["square"].sqrt().add_(group["eps"])
+        change = state["turned_mean"] / state["square"].sqrt().add_(group["eps"])
         change = _turn_back(change, state)
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
@@ -124,7 +134,7 @@ def _turn_back(x: torch.Tensor, state: dict) -> torch.Tensor:
 
 def _follow(state: dict) -> None:
     """One power iteration towards the eigenvectors of the averages, largest first."""
-    mean = _turn_back(state["mean"], state)
+    mean = _turn_back(state["turned_mean"], state)
     for side in ("rows", "columns"):
         if f"basis_{side}" not in state:
             continue
@@ -140,4 +150,4 @@ def _follow(state: dict) -> None:
             else square.gather(2, along.expand_as(square))
         )
         state[f"basis_{side}"] = torch.linalg.qr(average @ basis).Q
-    state["mean"] = _turn(mean, state)
+    state["turned_mean"] = _turn(mean, state)
