@@ -127,7 +127,7 @@ def save_archive(path: str | Path, archive: Archive) -> None:
         "metadata": asdict(archive.metadata),
         "probe": _probe(archive.potential),
     }
-    module = PortableModel(_smallest_dtype(archive.potential), config.atomic_numbers).eval()
+    module = PortableModel(smallest_dtype(archive.potential), config.atomic_numbers).eval()
     scripted = torch.jit.script(module)
     buffer = io.BytesIO()
     torch.jit.save(scripted, buffer, _extra_files={METADATA_NAME: json.dumps(header, indent=1)})
@@ -221,7 +221,8 @@ def _collect(node: Any, prefix: str, out: dict[str, torch.Tensor]) -> None:
             _collect(value, f"{prefix}.{name}" if prefix else str(name), out)
 
 
-def _smallest_dtype(potential: Potential) -> Potential:
+def smallest_dtype(potential: Potential) -> Potential:
+    """A copy in float32 if that holds every weight of the network exactly, else in float64."""
     exact = all(torch.equal(v.float().double(), v) for v in potential.network.state_dict().values())
     copy = Potential(MACE(potential.network.config))
     copy.load_state_dict(potential.state_dict())

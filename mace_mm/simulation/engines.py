@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from mace_mm.deploy.compile import raised_inside
+from mace_mm.deploy.form_source import FormSource
 from mace_mm.errors import GeometryError
 from mace_mm.graph.graph import Graph
 from mace_mm.graph.verlet import VerletList
@@ -128,15 +129,23 @@ class NativeEvaluator(Evaluator):
     form: torch.Tensor
     state: torch.Tensor
 
-    def __init__(self, form: torch.Tensor, species: torch.Tensor, skin: float) -> None:
+    def __init__(
+        self,
+        form: torch.Tensor,
+        species: torch.Tensor,
+        skin: float,
+        source: FormSource | None = None,
+    ) -> None:
         """
         Args:
             form: evaluation form of the model.
             species: (n_atoms,) int64, index into the elements of the form.
             skin: of the neighbor list, Å.
+            source: of the form, if it is known.
         """
         super().__init__(species)
         self.skin = skin
+        self.source = source
         self.register_buffer("form", form)
         # The engine keeps its neighbor list under the address of this tensor.
         self.register_buffer("state", torch.zeros(1, dtype=torch.int64))

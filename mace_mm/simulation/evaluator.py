@@ -9,6 +9,7 @@ import torch
 
 from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.fold import Folded, fold
+from mace_mm.deploy.form_source import FormSource
 from mace_mm.elements import species_index
 from mace_mm.errors import BackendError, InputError
 from mace_mm.kernels import ops
@@ -117,7 +118,8 @@ def _native(
     folded = known[key]
     _log.info("engine native (%s), %s precision", engine.name, precision)
     species = torch.tensor(species_index(atomic_numbers, folded.atomic_numbers))
-    return NativeEvaluator(folded.form, species, skin).to(device).eval()
+    source = FormSource(archive, folded)
+    return NativeEvaluator(folded.form, species, skin, source).to(device).eval()
 
 
 def _fast_engine(precision: str, device: torch.device) -> Candidate:

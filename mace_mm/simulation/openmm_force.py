@@ -28,9 +28,10 @@ from mace_mm.deploy.compile import (
     run_compiled,
     to_bytes,
 )
+from mace_mm.deploy.form_source import FormSource
 from mace_mm.errors import BackendError
 from mace_mm.kernels import ops
-from mace_mm.simulation.engines import Evaluator
+from mace_mm.simulation.engines import Evaluator, NativeEvaluator
 from mace_mm.simulation.interpolation import AT_ZERO, PARAMETER, fade_in
 from mace_mm.simulation.openmm_module import InterpolatedModule, OpenMMModule
 
@@ -47,7 +48,12 @@ class PythonComputation:
     """What a PythonForce calls. Pickles, copies, and may be called from several threads."""
 
     def __init__(
-        self, module: CompiledModule, periodic: bool, device: str, skipped: bool = False
+        self,
+        module: CompiledModule,
+        periodic: bool,
+        device: str,
+        skipped: bool = False,
+        source: FormSource | None = None,
     ) -> None:
         """
         Args:
@@ -55,11 +61,13 @@ class PythonComputation:
             periodic: whether the force uses the periodic box.
             device: of the module.
             skipped: do not evaluate while the interpolation is at zero.
+            source: of the evaluator's form, which is then left out of the pickle.
         """
         self._module = module
         self._periodic = periodic
         self._device = device
         self._skipped = skipped
+        self._source = source
         # The module keeps a neighbor list: contexts of one System take turns.
         self._lock = threading.Lock()
         state = getattr(getattr(module, "evaluator", None), "state", None)
@@ -98,19 +106,36 @@ class PythonComputation:
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "module": to_bytes(self._module),
+            "module": self._to_bytes(),
+            "source": self._source,
             "periodic": self._periodic,
             "device": self._device,
             "skipped": self._skipped,
         }
+
+    def _to_bytes(self) -> bytes:
+        if self._source is None:
+            return to_bytes(self._module)
+        evaluator = self._module.evaluator
+        with self._lock:
+            form = evaluator.form
+            evaluator.form = form.new_zeros(0)
+            try:
+                return to_bytes(self._module)
+            finally:
+                evaluator.form = form
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         device = state["device"]
         if device.startswith("cuda") and not torch.cuda.is_available():
             _log.warning("the force was made for %s, torch sees no GPU: it runs on the CPU", device)
             device = "cpu"
-        module = from_bytes(state["module"], device)
-        self.__init__(module, state["periodic"], device, state["skipped"])  # type: ignore[misc]
+        module, source = from_bytes(state["module"], device), state["source"]
+        if source is not None:
+            module.evaluator.form = source.form().to(device)
+        self.__init__(  # type: ignore[misc]
+            module, state["periodic"], device, state["skipped"], source
+        )
 
 
 class TensorComputation(PythonComputation):
@@ -166,11 +191,12 @@ def make_force(
     else:
         device = str(evaluator.species.device)
         parameters = {PARAMETER: 1.0, AT_ZERO: 0.0} if interpolated else {}
+        source = evaluator.source if isinstance(evaluator, NativeEvaluator) else None
         if name == "pythonforce":
-            computation = PythonComputation(compiled, periodic, device, interpolated)
+            computation = PythonComputation(compiled, periodic, device, interpolated, source)
             force = openmm.PythonForce(computation, parameters)
         else:
-            computation = TensorComputation(compiled, periodic, device, interpolated)
+            computation = TensorComputation(compiled, periodic, device, interpolated, source)
             force = _plugin().PythonTorchForce(computation, parameters)
         if taken is not None:
             force.setParticles(taken)
