@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mace_mm.errors import ArchiveError
 
-BUNDLED_MODELS = ("small",)
+BUNDLED_MODELS = ("small", "medium")
 
 
 def bundled_path(name: str = BUNDLED_MODELS[0]) -> Path:
@@ -19,11 +19,15 @@ def bundled_path(name: str = BUNDLED_MODELS[0]) -> Path:
     return Path(str(resources.files("mace_mm") / "models" / f"{name}.pt"))
 
 
+def is_bundled(source: str | Path, folder: Path) -> bool:
+    """Whether a setting in a file in ``folder`` names a bundled model. A file goes before it."""
+    return str(source) in BUNDLED_MODELS and not (folder / source).exists()
+
+
 def place_model(source: str, folder: Path) -> str:
     """What a configuration in ``folder`` calls its model, for readers anywhere.
 
     Returns:
-        The name of a bundled model as it is, else the absolute path. A file goes before a name.
+        The name of a bundled model as it is, else the absolute path.
     """
-    path = (folder / source).resolve()
-    return source if source in BUNDLED_MODELS and not path.exists() else str(path)
+    return source if is_bundled(source, folder) else str((folder / source).resolve())

@@ -79,7 +79,9 @@ def test_names_stand_for_bundled_models_and_files_go_first(tmp_path, monkeypatch
     (tmp_path / "small").write_bytes(b"a file of the user")
     with pytest.raises(ArchiveError, match="small"):
         open_model("small")
-    with pytest.raises(ArchiveError, match=r"or one of \['small'\], got 'large', which does not"):
+    with pytest.raises(
+        ArchiveError, match=r"or one of \['small', 'medium'\], got 'large', which does not"
+    ):
         open_model("large")
 
 

@@ -251,3 +251,13 @@ def test_freesolv_molecules_run_by_name(shared_dir: Path, tmp_path: Path) -> Non
 )
 def test_the_examples_are_valid(project_root: Path, name: str, kind: type) -> None:
     read_config(project_root / f"examples/free_energy/{name}.yaml", kind)
+
+
+def test_the_potential_may_be_a_bundled_model_by_name(tmp_path: Path) -> None:
+    path = _yaml(tmp_path, {"sdf": "m.sdf"})
+    named = ["potential.model=medium"]
+    assert read_config(path, CorrectionConfig, named).potential.model == Path("medium")
+    (tmp_path / "medium").touch()
+    assert read_config(path, CorrectionConfig, named).potential.model == tmp_path / "medium"
+    other = read_config(path, CorrectionConfig, ["potential.model=own.pt"]).potential
+    assert other.model == tmp_path / "own.pt"

@@ -12,7 +12,7 @@ from mace_mm.errors import InputError
 
 def benchmark(
     model: Path | None = typer.Argument(
-        None, help="An archive or a .model file; the bundled model if left out."
+        None, help="An archive, a .model file or `medium`; `small` if left out."
     ),
     atoms: list[int] = typer.Option(
         [27, 192, 1029], "--atoms", "-n", help="Sizes; 27 is a ligand, others a box of water."

@@ -17,7 +17,7 @@ def info(
     archive: Path | None = typer.Argument(
         None,
         metavar="[ARCHIVE]",
-        help="An archive or a .model file; the bundled model if left out.",
+        help="An archive, a .model file or `medium`; `small` if left out.",
     ),
     card: bool = typer.Option(False, "--card", help="Print the description too."),
 ) -> None:

@@ -23,7 +23,7 @@ def simulate(
     name: str | None = typer.Option(None, help="A name for the report."),
     output: Path = typer.Option(Path("run"), "--output", "-o", help="Folder of the run."),
     model: Path | None = typer.Option(
-        None, help="An archive or a mace-torch .model file; the bundled model if left out."
+        None, help="An archive, a mace-torch .model file or `medium`; `small` if left out."
     ),
     steps: int = typer.Option(2000, help="Integration steps in all."),
     dt: float = typer.Option(0.5, help="Time step, fs."),

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from mace_mm.bundled_models import is_bundled
 from mace_mm.errors import ConfigError
 from mace_mm.free_energy.settings import (
     Dynamics,
@@ -78,7 +79,9 @@ class Potential(Settings):
     """The potential of the end state λ = 1, through OpenMM-ML."""
 
     name: str = "mace"
-    model: Path | None = Field(default=None, description="archive or .model, the bundled if null")
+    model: Path | None = Field(
+        default=None, description="archive, .model or name of a bundled one, the default if null"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="as for createMixedSystem")
 
 
@@ -173,6 +176,8 @@ def _resolve(settings: AnyConfig, folder: Path) -> AnyConfig:
     def place(value: Any) -> Any:
         if isinstance(value, Path):
             return folder / value.expanduser()
+        if isinstance(value, Potential) and value.model and is_bundled(value.model, folder):
+            return value
         if isinstance(value, Settings):
             return _resolve(value, folder)
         if isinstance(value, tuple):

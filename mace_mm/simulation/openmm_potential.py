@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 class MacePotentialImpl(MLPotentialImpl):
     """MACE for OpenMM-ML.
 
-    ``MLPotential('mace')`` is the bundled model; ``MLPotential('mace', modelPath=FILE)`` an archive
-    or a published mace-torch `.model`. The file is read when the first System is made.
+    ``MLPotential('mace')`` is the bundled model `small`; ``modelPath=`` names the other one, an
+    archive or a published mace-torch `.model`. It is read when the first System is made.
     """
 
     # addForces takes interpolated=True.

@@ -31,7 +31,7 @@ class ModelChoice:
     """Which model computes the forces, and how.
 
     Attributes:
-        path: an archive or a published .model file, None for the bundled model.
+        path: an archive, a published .model file or the name of a bundled model, None for `small`.
         precision: "single" or "double".
         backend: "auto", "torchforce", "pythontorchforce" or "pythonforce".
         device: of the model, such as "cpu" or "cuda"; None chooses.
