@@ -40,7 +40,8 @@ PURPOSES = {
 LIQUIDS = {
     "small": "Of liquids only water was tried, in one box of 64 molecules: its density was right "
     "within 2 %, its first two shells too pronounced",
-    "medium": "Liquids were not tried",
+    "medium": "Of liquids only water was tried, in one box of 64 molecules for 25 ps: its density "
+    "came out 7 % too low, its shells much too pronounced",
 }
 
 

@@ -9,6 +9,8 @@ import openmm
 from openmm import app, unit
 from openmmml import MLPotential
 
+from mace_mm.bundled_models import BUNDLED_MODELS
+
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
@@ -70,7 +72,8 @@ def run_water(model: str | None, n_molecules: int, ps: float, picture: Path) -> 
             break
     kept = slice(round(DISCARDED * len(frames)), None)
     r, g = _distribution(frames[kept])
-    _plot(np.array(densities), r, g, picture)
+    name = f"mace_mm {Path(model or BUNDLED_MODELS[0]).stem}"
+    _plot(name, np.array(densities), r, g, picture)
     peak = int(g.argmax())
     return {
         "n_molecules": n_molecules,
@@ -105,13 +108,13 @@ def _distribution(frames: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarr
     return (edges[1:] + edges[:-1]) / 2, counts / len(frames)
 
 
-def _plot(densities: np.ndarray, r: np.ndarray, g: np.ndarray, path: Path) -> None:
+def _plot(name: str, densities: np.ndarray, r: np.ndarray, g: np.ndarray, path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.plot((np.arange(densities.size) + 1) * FRAME_PS, densities, lw=1, label="mace_mm small")
+    left.plot((np.arange(densities.size) + 1) * FRAME_PS, densities, lw=1, label=name)
     left.axhline(EXPERIMENT_DENSITY, color="k", ls="--", label="experiment, 300 K")
     left.set(xlabel="time (ps)", ylabel="density (g/mL)")
     left.legend()
-    right.plot(r, g, label="mace_mm small")
+    right.plot(r, g, label=name)
     points = np.array(list(EXPERIMENT_RDF.values()))
     right.plot(*points.T, "ks", label="experiment, extrema (Skinner 2013)")
     right.axhline(1.0, color="0.7", lw=0.8)
