@@ -20,7 +20,7 @@ def bundled_path(name: str = BUNDLED_MODELS[0]) -> Path:
 
 
 def is_bundled(source: str | Path, folder: Path) -> bool:
-    """Whether a setting in a file in ``folder`` names a bundled model. A file goes before it."""
+    """Whether ``source`` names a bundled model; a file of that name in ``folder`` goes first."""
     return str(source) in BUNDLED_MODELS and not (folder / source).exists()
 
 

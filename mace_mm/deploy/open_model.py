@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mace_mm.bundled_models import BUNDLED_MODELS, bundled_path
+from mace_mm.bundled_models import BUNDLED_MODELS, bundled_path, is_bundled
 from mace_mm.deploy.archive import Archive, ArchiveMetadata, is_archive, load_archive, make_archive
 from mace_mm.deploy.import_mace import import_mace
 from mace_mm.deploy.select_head import select_head
@@ -15,9 +15,12 @@ def model_path(source: str | Path | None = None) -> Path:
     Raises:
         ArchiveError: there is none.
     """
-    path = bundled_path() if source is None else Path(source)
-    if not path.exists() and str(source) in BUNDLED_MODELS:
+    if source is None:
+        path = bundled_path()
+    elif is_bundled(source, Path()):
         path = bundled_path(str(source))
+    else:
+        path = Path(source)
     if not path.is_file():
         raise ArchiveError(
             f"expected an archive, a mace-torch .model file or one of {list(BUNDLED_MODELS)}, got "

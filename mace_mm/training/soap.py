@@ -71,7 +71,7 @@ class SOAP(torch.optim.Optimizer):
             state["turned_mean"] = torch.zeros_like(gradient)
             state["square"] = torch.zeros_like(gradient)
             for side in _sides(gradient):
-                state[f"average_{side}"] = _correlation(gradient, side)
+                state[f"average_{side}"] = torch.matmul(*_factors(gradient, side))
                 state[f"basis_{side}"] = torch.linalg.eigh(state[f"average_{side}"]).eigenvectors
             return
         state["step"] += 1
@@ -88,7 +88,9 @@ class SOAP(torch.optim.Optimizer):
         parts = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
         torch._foreach_add_(parameters, parts, alpha=-group["lr"] * scale)
         for side in _sides(gradient):
-            _add_correlation(state[f"average_{side}"], gradient, side, beta2)
+            state[f"average_{side}"].baddbmm_(
+                *_factors(gradient, side), beta=beta2, alpha=1 - beta2
+            )
         if step % group["every"] == 0:
             _follow(state)
 
@@ -111,13 +113,9 @@ def _sides(x: torch.Tensor) -> list[str]:
     ]
 
 
-def _correlation(x: torch.Tensor, side: str) -> torch.Tensor:
-    return x @ x.mT if side == "rows" else x.mT @ x
-
-
-def _add_correlation(average: torch.Tensor, x: torch.Tensor, side: str, beta: float) -> None:
-    a, b = (x, x.mT) if side == "rows" else (x.mT, x)
-    average.baddbmm_(a, b, beta=beta, alpha=1 - beta)
+def _factors(x: torch.Tensor, side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whose product tells how the rows or the columns are correlated."""
+    return (x, x.mT) if side == "rows" else (x.mT, x)
 
 
 def _turn(x: torch.Tensor, state: dict) -> torch.Tensor:
