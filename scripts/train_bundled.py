@@ -6,7 +6,7 @@ SHARED holds `data/`; AIMNET2.jpt is described in `bundled_model/teachers.py`, t
 `SUBSET.smi` files in `bundled_model/new_molecules.py`. In the folder RUNS: labels.h5, molecules.h5,
 spice_*.xyz, diatomics.xyz, and NAME/, NAME_extended/ and NAME_tuned/ with checkpoints, history, its
 picture and the archive. A run that was stopped goes on. `medium` is not pretrained: it grows out of
-`small`, which must be in RUNS (`bundled_model/grow.py`). `bundle_model.py` takes a result into the
+`small`, which must be in RUNS (`fine_tune.hidden_l_max`). `bundle_model.py` takes a result into the
 package; `benchmark_model.py`, `stability.py` and `write_model_card.py` measure and describe it.
 """
 
@@ -24,18 +24,18 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent / "bundled_model"))
 
 from combine_labels import ELEMENTS, combine, fit_combination, read_spice
-from grow import grow
 from new_molecules import read_smiles, write_molecules
 from teachers import AIMNet2, label_with_aimnet2, read_teacher
 
 from mace_mm.data.spice_writer import write_spice
-from mace_mm.deploy.archive import save_archive
-from mace_mm.deploy.open_model import open_model
 from mace_mm.elements import atomic_number, covalent_radius
 from mace_mm.model.pair_repulsion import ZBL
 
 CONFIGS = Path(__file__).parent / "bundled_model"
 VALIDATION_SHARE = 8
+# What the second stage starts from: `medium` is `small` after its own, with vectors added.
+PRETRAINED = "model: runs/NAME/NAME.pt"
+GROWN = "model: runs/small_extended/small.pt\n  hidden_l_max: 1"
 
 
 def write_labels(data: Path, network: AIMNet2, runs: Path, limit: int | None) -> None:
@@ -91,16 +91,6 @@ def write_diatomics(runs: Path) -> None:
     ase.io.write(runs / "diatomics.xyz", frames, format="extxyz")
 
 
-def grow_small(runs: Path) -> None:
-    """The pretrained medium model, from what `small` has learned before its fine-tuning."""
-    small, target = runs / "small_extended" / "small.pt", runs / "medium" / "medium.pt"
-    if not small.exists():
-        raise SystemExit(f"medium starts from small, whose {small} is missing: train it first")
-    if not target.exists():
-        target.parent.mkdir(exist_ok=True)
-        save_archive(target, grow(open_model(small)))
-
-
 def main() -> None:
     """Labels, new molecules, and the three stages of training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -127,9 +117,11 @@ def main() -> None:
     stages = ["pretrain.yaml", "extend.yaml", "finetune.yaml"]
     if arguments.name == "medium":
         stages.remove("pretrain.yaml")
-        grow_small(runs)
     for source in stages:
-        text = (CONFIGS / source).read_text().replace("NAME", arguments.name)
+        text = (CONFIGS / source).read_text()
+        if arguments.name == "medium":
+            text = text.replace(PRETRAINED, GROWN)
+        text = text.replace("NAME", arguments.name)
         config = runs / source
         config.write_text(text.replace("runs/", f"{runs.resolve()}/"))
         subprocess.run([sys.executable, "-c", program, "train", str(config)], check=True)

@@ -80,24 +80,3 @@ def test_minima_of_a_curve_are_counted_with_their_depth(script) -> None:
     double = np.array([-2.0, -3.0, -1.0, -1.5, 0.0])
     assert module.minima(double, 0.05) == 2
     assert module.minima(double, 0.6) == 1
-
-
-def test_a_network_grows_without_another_energy_and_can_learn(script) -> None:
-    torch = pytest.importorskip("torch")
-    from mace_mm.deploy.open_model import open_model
-    from mace_mm.graph.batching import build_graph
-    from mace_mm.graph.molecule import Molecule
-
-    small = open_model("small")
-    medium = script("grow").grow(small)
-    numbers, positions = ethanol()
-    molecule = Molecule(atomic_numbers=numbers, positions=positions)
-    graph = build_graph(molecule, small.config.atomic_numbers, small.config.r_max)
-    before, after = small.potential(graph), medium.potential(graph)
-    assert medium.config.hidden_l_max == 1
-    torch.testing.assert_close(after.energy, before.energy, rtol=0, atol=1e-9)
-    torch.testing.assert_close(after.forces, before.forces, rtol=0, atol=1e-9)
-    network = medium.potential.train().requires_grad_(True).network
-    medium.potential(graph).forces.square().sum().backward()
-    new_rows = network.layers[1].interaction.linear.weights[0].grad[64:]
-    assert new_rows.shape == (64, 64) and new_rows.abs().min() > 0

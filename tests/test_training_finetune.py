@@ -11,11 +11,14 @@ from mace_mm.cli.train import _base
 from mace_mm.deploy.select_head import select_head
 from mace_mm.errors import ConfigError
 from mace_mm.graph.batching import build_graph, collate
+from mace_mm.model.config import MACEConfig
+from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential
 from mace_mm.training.checkpoint import latest_checkpoint, list_checkpoints
 from mace_mm.training.config_file import parse_config
 from mace_mm.training.devices import make_fabric
 from mace_mm.training.finetune import expand_heads
+from mace_mm.training.grow import grow_hidden
 from mace_mm.training.loop import TrainingLoop
 from mace_mm.training.setup import build_potential, prepare_frames
 
@@ -155,3 +158,43 @@ def test_a_published_model_is_tuned_as_well(tmp_path, project_root) -> None:
         off = (potential(graph).energy.detach() - labels) / torch.bincount(graph.graph_index)
     # The energies of this random network were tens of eV away from the labels.
     assert off.abs().max() < 2.0
+
+
+@pytest.mark.parametrize(("old", "new", "correlation"), [(0, 1, (3, 3)), (1, 2, (2, 2, 2))])
+def test_a_network_grows_without_another_energy_and_can_learn(old, new, correlation) -> None:
+    torch.manual_seed(0)
+    config = MACEConfig(
+        atomic_numbers=(1, 6, 7, 8),
+        r_max=4.0,
+        channels=8,
+        hidden_l_max=old,
+        l_max=3,
+        correlation=correlation,
+        avg_num_neighbors=5.0,
+    )
+    small = Potential(MACE(config)).eval()
+    large = grow_hidden(small, new).eval()
+    graph = graphs(small)
+    before, after = small(graph), large(graph)
+    torch.testing.assert_close(after.energy, before.energy, rtol=0, atol=1e-10)
+    torch.testing.assert_close(after.forces, before.forces, rtol=0, atol=1e-10)
+    large.train().requires_grad_(True)
+    large(graph).forces.square().sum().backward()
+    rows = large.network.layers[-1].interaction.linear.weights[0].grad
+    known = small.network.layers[-1].interaction.linear.weights[0]
+    assert rows.size(0) > known.size(0) and rows.abs().sum(1).min() > 0
+
+
+def test_a_run_starts_from_a_grown_network(tmp_path, base: Path) -> None:
+    potential = train(tune_settings(tmp_path, base, shift=0.0, hidden_l_max=1))
+    assert potential.network.config.hidden_l_max == 1
+    assert latest_checkpoint(tmp_path / "run").model_config["hidden_l_max"] == 1
+
+
+def test_a_network_does_not_shrink(tmp_path, base: Path) -> None:
+    values = tune_settings(tmp_path, base, shift=0.0, hidden_l_max=0)
+    known = latest_checkpoint(base.parent).model_config
+    grown = Potential(MACE(MACEConfig.from_dict({**known, "hidden_l_max": 1})))
+    config = parse_config(values)
+    with pytest.raises(ConfigError, match="wanted l = 0, got a network of 2 layers with l = 1"):
+        build_potential(config, prepare_frames(config), grown)

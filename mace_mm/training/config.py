@@ -102,6 +102,7 @@ class FineTuneConfig(_Section):
         model: an archive, a training checkpoint or a published `.model`, or the name
             of a bundled model.
         head: which head of a published model with several.
+        hidden_l_max: of the new network, more than the model's; it starts with equal energies.
         freeze: parts that do not learn: "embedding", "radial", "layers.0", ..., "readouts".
         refit_atomic_energies: fit new isolated-atom energies for the new level of theory, so that
             the model's energies agree with the labels on average, and only differences are left
@@ -112,6 +113,7 @@ class FineTuneConfig(_Section):
 
     model: str
     head: str | None = None
+    hidden_l_max: int | None = Field(default=None, ge=0, le=2)
     freeze: tuple[str, ...] = ()
     refit_atomic_energies: bool = True
     replay: tuple[FilesConfig, ...] = ()

@@ -1,4 +1,4 @@
-"""Starting from a trained model: more heads, new isolated-atom energies, parts that stay."""
+"""Starting from a trained model: growth, heads, isolated-atom energies, parts that stay."""
 
 import logging
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from mace_mm.graph.batching import build_graph
 from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential
 from mace_mm.training.config import TrainingConfig
+from mace_mm.training.grow import grow_hidden
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def start_from(
             base, shifted to the labels if `refit_atomic_energies`.
 
     Raises:
-        ConfigError: an unknown part to freeze, or the base has several heads.
+        ConfigError: an unknown part to freeze, the base has several heads, or cannot grow.
     """
     tune = config.fine_tune
     if tune is None:
@@ -47,6 +48,8 @@ def start_from(
             f"fine-tuning starts from one head, got {list(base.network.config.heads)}: select one"
         )
     base = base.double().eval()
+    if tune.hidden_l_max is not None:
+        base = grow_hidden(base, tune.hidden_l_max).eval()
     potential = expand_heads(base, config.heads())
     energies = potential.atomic_energies.values
     numbers = base.network.config.atomic_numbers
