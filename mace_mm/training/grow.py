@@ -8,6 +8,7 @@ training takes it from there. What was learned with the cheaper network is kept.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from mace_mm.errors import ConfigError
 from mace_mm.model.couplings import ConvolutionPath, convolution_paths
@@ -48,7 +49,8 @@ def grow_hidden(potential: Potential, hidden_l_max: int) -> Potential:
 def _place_paths(network: MACE, old: MACE, layer: int) -> None:
     """Put what the old paths of a layer's convolution have learned where the same paths are now."""
     channels, l_max = network.config.channels, network.config.l_max
-    now, before = (n.layers[layer].interaction for n in (network, old))
+    modules: list[Any] = [n.layers[layer] for n in (network, old)]
+    now, before = (module.interaction for module in modules)
     columns, learned = now.radial.weights[-1].data, before.radial.weights[-1].data
     places = dict(_places(old.config.hidden_l_max, l_max))
     for linear in now.linear.weights:
