@@ -8,6 +8,8 @@ import torch
 from training_frames import ATOMIC_ENERGIES, make_frames, settings, write_frames
 
 from mace_mm.cli.train import _base
+from mace_mm.deploy.open_model import open_model
+from mace_mm.deploy.select_elements import select_elements
 from mace_mm.deploy.select_head import select_head
 from mace_mm.errors import ConfigError
 from mace_mm.graph.batching import build_graph, collate
@@ -183,6 +185,31 @@ def test_a_network_grows_without_another_energy_and_can_learn(old, new, correlat
     rows = large.network.layers[-1].interaction.linear.weights[0].grad
     known = small.network.layers[-1].interaction.linear.weights[0]
     assert rows.size(0) > known.size(0) and rows.abs().sum(1).min() > 0
+
+
+@pytest.mark.parametrize("model", ["small", "medium"])
+def test_fewer_elements_have_the_same_energies(model: str) -> None:
+    archive = open_model(model)
+    few = select_elements(archive.potential, (8, 6, 1, 7)).eval()
+    assert few.network.config.atomic_numbers == (1, 6, 7, 8)
+    before, after = archive.potential(graphs(archive.potential)), few(graphs(few))
+    torch.testing.assert_close(after.energy, before.energy, rtol=0, atol=1e-9)
+    torch.testing.assert_close(after.forces, before.forces, rtol=0, atol=1e-9)
+    with pytest.raises(ConfigError, match="some of the model's, H C N O: got H F"):
+        select_elements(few, (1, 9))
+
+
+def test_absent_elements_are_reported_or_left_out(tmp_path, base: Path, caplog) -> None:
+    values = tune_settings(tmp_path, base, shift=0.0)
+    write_frames(tmp_path / "new.xyz", 16, molecules=("water",))
+    config = parse_config(values)
+    build_potential(config, prepare_frames(config), _base(config))
+    assert "no training frame has C, N" in caplog.text
+    caplog.clear()
+    values["fine_tune"]["elements"] = ["H", "O"]
+    potential = train(values)
+    assert potential.network.config.atomic_numbers == (1, 8)
+    assert "no training frame" not in caplog.text
 
 
 def test_a_run_starts_from_a_grown_network(tmp_path, base: Path) -> None:

@@ -4,9 +4,9 @@
     python examples/train/results.py --table
 
 The first form compiles the checkpoint of `runs/NAME`, evaluates the archive on frames that were
-not trained on and writes `results/NAME.pt` and `results/NAME.json`; both forms rebuild
-`results/README.md` from the JSON files. Energies are those of whole molecules, not per atom, as in
-the publications.
+not trained on and writes `results/NAME.pt` and `results/NAME.json`; of NAME_scratch, the recipe
+without a pretrained start, only the JSON is kept. Both forms rebuild `results/README.md` from the
+JSON files. Energies are those of whole molecules, not per atom, as in the publications.
 """
 
 import argparse
@@ -36,6 +36,9 @@ BENCHMARKS = {
     "rmd17_ethanol": ("MAE", {"rmd17_ethanol_test": (0.4, 2.1)}),
     "rmd17_aspirin": ("MAE", {"rmd17_aspirin_test": (2.2, 6.6)}),
 }
+SCRATCH = "_scratch"
+COLUMNS = ("model", "start", "frames", "error", "energy", "forces", "published", "reached")
+COLUMNS += ("epochs", "core min")
 NOTES = {
     "acac_train_600K": "500 frames at 600 K, not the published test frames, none trained on",
     "validation": "frames set aside from the training file; used to choose the epoch",
@@ -59,16 +62,14 @@ def write_result(name, folder, core_minutes, weights, note):
     checkpoint = latest_checkpoint(folder)
     RESULTS.mkdir(exist_ok=True)
     frames = prepare_frames(parse_config(checkpoint.config))
+    archive = (folder if name.endswith(SCRATCH) else RESULTS) / f"{name}.pt"
     compile_checkpoint(
-        list_checkpoints(folder)[-1],
-        RESULTS / f"{name}.pt",
-        weights=weights,
-        domain=frames.domains["default"],
+        list_checkpoints(folder)[-1], archive, weights=weights, domain=frames.domains["default"]
     )
-    potential = load_archive(RESULTS / f"{name}.pt").potential
+    potential = load_archive(archive).potential
     config = checkpoint.config
     tests = {}
-    for test in BENCHMARKS[name][1]:
+    for test in BENCHMARKS[name.removesuffix(SCRATCH)][1]:
         if test == "validation":
             source = frames.validation.source
         else:
@@ -78,6 +79,7 @@ def write_result(name, folder, core_minutes, weights, note):
     result = {
         "name": name,
         "date": datetime.date.today().isoformat(),
+        "start": (config["fine_tune"] or {"model": "scratch"})["model"],
         "seed": config["seed"],
         "finished": progress["finished"],
         "weights": weights,
@@ -94,51 +96,64 @@ def write_result(name, folder, core_minutes, weights, note):
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
+def found_results():
+    """(name, what is published, result) of every JSON there is."""
+    for benchmark in BENCHMARKS:
+        for name in (benchmark, benchmark + SCRATCH):
+            path = RESULTS / f"{name}.json"
+            if path.is_file():
+                yield name, BENCHMARKS[benchmark], json.loads(path.read_text())
+
+
+def rows(name, published, result):
+    """Lines of the table, one a set of frames."""
+    measure, tests = published
+    epochs = f"{result['epochs']} of {result['epochs_wanted']}"
+    for test, (energy, forces) in tests.items():
+        found = result["errors_mev"][test]
+        e, f = found[f"energy_{measure.lower()}"], found[f"forces_{measure.lower()}"]
+        reached = "yes" if e <= energy and f <= forces else "no"
+        cells = [name, result["start"], test, measure, f"{e:.2f}", f"{f:.1f}"]
+        cells += [f"{energy} / {forces}", reached, epochs, f"{result['core_minutes']:.0f}"]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def remark(name, result):
+    """What else there is to know of a run."""
+    end = "the schedule was run to its end" if result["finished"] else "interrupted"
+    text = (
+        f"- {name}: seed {result['seed']}, {result['steps']} steps, {end}, "
+        f"{result['n_weights']} weights, {result['hardware']}, {result['date']}. {result['note']}"
+    )
+    return text.rstrip()
+
+
 def table():
     """Rebuild README.md."""
+    results = list(found_results())
     lines = [
         "# Results",
         "",
         "Written by `python examples/train/results.py --table` from the JSON files beside it.",
-        "Energies in meV a molecule, forces in meV/Å; MAE or RMSE as published for MACE.",
+        "Energies in meV a molecule, forces in meV/Å; MAE or RMSE as published for MACE, which was",
+        "trained from scratch. `medium` is the bundled model: it knows many molecules at another",
+        "level of theory, and none of these frames.",
         "",
-        "| model | frames | error | energy | forces | published | reached | epochs | core min |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|---" * len(COLUMNS) + "|",
+        *(row for found in results for row in rows(*found)),
+        "",
+        *(f"- {test}: {note}." for test, note in NOTES.items()),
+        *(remark(name, result) for name, _, result in results),
     ]
-    seen = []
-    for name, (measure, tests) in BENCHMARKS.items():
-        path = RESULTS / f"{name}.json"
-        result = json.loads(path.read_text()) if path.is_file() else None
-        for test, (energy, forces) in tests.items():
-            if result is None:
-                cells = [name, test, measure, "not run", "", f"{energy} / {forces}", "", "", ""]
-            else:
-                found = result["errors_mev"][test]
-                e = found[f"energy_{measure.lower()}"]
-                f = found[f"forces_{measure.lower()}"]
-                reached = "yes" if e <= energy and f <= forces else "no"
-                epochs = f"{result['epochs']} of {result['epochs_wanted']}"
-                cells = [name, test, measure, f"{e:.2f}", f"{f:.1f}", f"{energy} / {forces}"]
-                cells += [reached, epochs, f"{result['core_minutes']:.0f}"]
-            lines.append("| " + " | ".join(cells) + " |")
-            seen += [test] if test in NOTES else []
-    lines += ["", *(f"- {test}: {NOTES[test]}." for test in seen)]
-    for name in BENCHMARKS:
-        path = RESULTS / f"{name}.json"
-        if path.is_file():
-            result = json.loads(path.read_text())
-            end = "the schedule was run to its end" if result["finished"] else "interrupted"
-            lines.append(
-                f"- {name}: seed {result['seed']}, {result['steps']} steps, {end}, "
-                f"{result['n_weights']} weights, {result['hardware']}, {result['date']}. "
-                f"{result['note']}".rstrip()
-            )
     (RESULTS / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS))
+    parser.add_argument(
+        "name", nargs="?", choices=[n + s for n in BENCHMARKS for s in ("", SCRATCH)]
+    )
     parser.add_argument("--run", type=Path, help="run folder, if not runs/NAME")
     parser.add_argument("--core-minutes", type=float, default=float("nan"))
     parser.add_argument("--note", default="", help="what else there is to say about the run")

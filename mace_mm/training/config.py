@@ -105,6 +105,7 @@ class FineTuneConfig(_Section):
         model: an archive, a training checkpoint or a published `.model`, or the name
             of a bundled model.
         head: which head of a published model with several.
+        elements: symbols of those to keep; all of the model's if not given.
         hidden_l_max: of the new network, more than the model's; it starts with equal energies.
         freeze: parts that do not learn: "embedding", "radial", "layers.0", ..., "readouts".
         refit_atomic_energies: fit new isolated-atom energies for the new level of theory, so that
@@ -116,6 +117,7 @@ class FineTuneConfig(_Section):
 
     model: str
     head: str | None = None
+    elements: tuple[str, ...] | None = None
     hidden_l_max: int | None = Field(default=None, ge=0, le=2)
     freeze: tuple[str, ...] = ()
     refit_atomic_energies: bool = True

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from mace_mm.data.labels import FrameSource
-from mace_mm.elements import symbol
+from mace_mm.deploy.select_elements import select_elements
+from mace_mm.elements import atomic_number, symbol
 from mace_mm.errors import ConfigError
 from mace_mm.graph.batching import build_graph
 from mace_mm.model.mace import MACE
@@ -38,7 +39,8 @@ def start_from(
             base, shifted to the labels if `refit_atomic_energies`.
 
     Raises:
-        ConfigError: an unknown part to freeze, the base has several heads, or cannot grow.
+        ConfigError: an unknown part to freeze, elements the base lacks, the base has several heads,
+            or cannot grow.
     """
     tune = config.fine_tune
     if tune is None:
@@ -48,6 +50,9 @@ def start_from(
             f"fine-tuning starts from one head, got {list(base.network.config.heads)}: select one"
         )
     base = base.double().eval()
+    if tune.elements is not None:
+        base = select_elements(base, [atomic_number(name) for name in tune.elements]).eval()
+    _report_absent(base, source)
     if tune.hidden_l_max is not None:
         base = grow_hidden(base, tune.hidden_l_max).eval()
     potential = expand_heads(base, config.heads())
@@ -72,6 +77,17 @@ def start_from(
             )
     freeze(potential, tune.freeze)
     return potential
+
+
+def _report_absent(base: Potential, source: FrameSource) -> None:
+    present = {int(z) for entry in source.entries for z in entry.atomic_numbers}
+    absent = [symbol(z) for z in base.network.config.atomic_numbers if z not in present]
+    if absent:
+        _LOG.warning(
+            "no training frame has %s: the tuned model would still take them, untuned; "
+            "fine_tune.elements leaves them out",
+            ", ".join(absent),
+        )
 
 
 def expand_heads(base: Potential, heads: tuple[str, ...]) -> Potential:
