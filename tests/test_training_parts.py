@@ -12,7 +12,7 @@ from mace_mm.cli.active_config import read_active_config
 from mace_mm.data.dataset import GraphDataset
 from mace_mm.data.extxyz import write_extxyz
 from mace_mm.data.frames import MemoryFrames
-from mace_mm.errors import ConfigError, DataError
+from mace_mm.errors import ConfigError
 from mace_mm.model.potential import Prediction
 from mace_mm.training.averaging import WeightAverage
 from mace_mm.training.config import LossConfig, ScheduleConfig, TrainingConfig
@@ -64,27 +64,6 @@ def test_repeated_frames_in_batches_of_their_own(tmp_path) -> None:
     )
     files = [{i >= 5 for i in batch} for batch in sampler]
     assert sorted(map(len, files)) == [1] * 6
-
-
-@pytest.mark.parametrize("by", ["frame", "formula"])
-def test_frames_for_training_only_leave_the_split_as_it_is(tmp_path, by) -> None:
-    write_frames(tmp_path / "a.xyz", 30)
-    write_frames(tmp_path / "b.xyz", 9, seed=5, molecules=("water",))
-    values = settings(tmp_path)
-    files = [{"path": str(tmp_path / "a.xyz")}, {"path": str(tmp_path / "b.xyz")}]
-    files[1] |= {"train_only": True, "repeat": 2, "weight": 0.5}
-    held = []
-    for n_files in (1, 2):
-        values["data"] |= {"train": files[:n_files], "split_by": by}
-        frames = prepare_frames(parse_config(values))
-        part = frames.validation.source
-        held.append([part[i].energy for i in range(len(part))])
-    assert held[0] == held[1]
-    assert len(frames.train.source) == 30 + 2 * 9 - len(held[0])
-    assert np.sum(frames.train.weights == 0.5) == 2 * 9
-    values["data"]["train"] = files[1:]
-    with pytest.raises(DataError, match="every training file is train_only"):
-        prepare_frames(parse_config(values))
 
 
 def test_frames_kept_apart_do_not_set_the_scale(tmp_path) -> None:

@@ -23,8 +23,6 @@ class FilesConfig(_Section):
         elements: keep only frames of these elements (symbols); all if not given.
         max_frames: a random selection of this many; all if not given.
         repeat: show every frame this many times in an epoch.
-        train_only: where a part of the training frames is set aside for validation, take none of
-            these, such as frames labelled by other models.
         own_batches: never put these frames into a batch with those of other files. For frames whose
             gradients are far larger, such as atoms at very short distance: clipping would leave
             nothing of the others. The scale and the mean number of neighbors are measured without
@@ -41,7 +39,6 @@ class FilesConfig(_Section):
     elements: tuple[str, ...] | None = None
     max_frames: int | None = Field(default=None, gt=0)
     repeat: int = Field(default=1, gt=0)
-    train_only: bool = False
     own_batches: bool = False
 
 

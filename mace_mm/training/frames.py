@@ -40,13 +40,11 @@ class WeightedFrames(NamedTuple):
         source: the frames.
         weights: (n_frames,) float64.
         apart: (n_frames,) int64; frames with different ones never share a batch.
-        train_only: (n_frames,) bool, never to be set aside.
     """
 
     source: FrameSource
     weights: np.ndarray
     apart: np.ndarray
-    train_only: np.ndarray
 
 
 def open_file(config: FilesConfig, seed: int) -> FrameSource:
@@ -94,22 +92,20 @@ def open_file(config: FilesConfig, seed: int) -> FrameSource:
 
 def gather(files: Sequence[FilesConfig], data: DataConfig, seed: int) -> WeightedFrames:
     """Open files and put them one after the other, with the weights of files and subsets."""
-    sources, weights, apart, train_only = [], [], [], []
+    sources, weights, apart = [], [], []
     for number, config in enumerate(files, start=1):
         source = open_file(config, seed)
         factors = np.array([data.subset_weights.get(e.subset, 1.0) for e in source.entries])
         sources.append(source)
         weights.append(config.weight * factors[source.entry_of_frame])
         apart.append(np.full(len(source), number * config.own_batches))
-        train_only.append(np.full(len(source), config.train_only))
-    columns = (np.concatenate(column) for column in (weights, apart, train_only))
-    return WeightedFrames(ConcatFrames(sources), *columns)
+    return WeightedFrames(ConcatFrames(sources), np.concatenate(weights), np.concatenate(apart))
 
 
 def subset(frames: WeightedFrames, indices: np.ndarray) -> WeightedFrames:
     """Return some of the frames."""
     source = SubsetFrames(frames.source, indices)
-    return WeightedFrames(source, *(column[indices] for column in frames[1:]))
+    return WeightedFrames(source, frames.weights[indices], frames.apart[indices])
 
 
 def split(
@@ -117,26 +113,17 @@ def split(
 ) -> tuple[WeightedFrames, WeightedFrames]:
     """Set about `fraction` of the frames aside, whole molecules at a time; (train, validation).
 
-    Frames of files that are `train_only` stay, and do not count.
-
     Raises:
         DataError: too few molecules or frames to split.
     """
-    free = np.flatnonzero(~frames.train_only)
-    if free.size == 0:
-        raise DataError("every training file is train_only: name data.validation files")
-    held = np.zeros(len(frames.source), dtype=bool)
-    held[free[_held_out(SubsetFrames(frames.source, free), fraction, by, seed)]] = True
-    return subset(frames, np.flatnonzero(~held)), subset(frames, np.flatnonzero(held))
-
-
-def _held_out(source: FrameSource, fraction: float, by: str, seed: int) -> np.ndarray:
-    """Numbers of the frames to set aside."""
+    source = frames.source
     if by == "frame":
         n_held = round(fraction * len(source))
         if not 0 < n_held < len(source):
             raise DataError(f"{len(source)} frames are too few to set {fraction:.0%} aside")
-        return np.random.default_rng([seed, 17]).permutation(len(source))[:n_held]
+        order = np.random.default_rng([seed, 17]).permutation(len(source))
+        parts = np.sort(order[n_held:]), np.sort(order[:n_held])
+        return subset(frames, parts[0]), subset(frames, parts[1])
     fractions = {"train": 1.0 - fraction, "validation": fraction}
     made = split_by_molecule(source, fractions, by=by, seed=seed)
     chosen = np.zeros(len(source.entries), dtype=bool)
@@ -147,7 +134,7 @@ def _held_out(source: FrameSource, fraction: float, by: str, seed: int) -> np.nd
             f"the {len(source)} training frames cannot be divided by {by}: choose "
             "data.split_by: frame, or name data.validation files"
         )
-    return np.flatnonzero(held)
+    return subset(frames, np.flatnonzero(~held)), subset(frames, np.flatnonzero(held))
 
 
 class WeightedDataset(Dataset[TrainBatch]):
