@@ -20,7 +20,7 @@ from mace_mm.training.checkpoint import latest_checkpoint, list_checkpoints
 from mace_mm.training.config_file import parse_config
 from mace_mm.training.devices import make_fabric
 from mace_mm.training.finetune import expand_heads
-from mace_mm.training.grow import grow_hidden
+from mace_mm.training.grow import grow_hidden, widen_channels
 from mace_mm.training.loop import TrainingLoop
 from mace_mm.training.setup import build_potential, prepare_frames
 
@@ -162,20 +162,32 @@ def test_a_published_model_is_tuned_as_well(tmp_path, project_root) -> None:
     assert off.abs().max() < 2.0
 
 
-@pytest.mark.parametrize(("old", "new", "correlation"), [(0, 1, (3, 3)), (1, 2, (2, 2, 2))])
-def test_a_network_grows_without_another_energy_and_can_learn(old, new, correlation) -> None:
+@pytest.mark.parametrize(
+    ("what", "hidden", "correlation"),
+    [
+        ("hidden_l_max", 0, (3, 3)),
+        ("hidden_l_max", 1, (2, 2, 2)),
+        ("channels", 0, (3, 3)),
+        ("channels", 1, (2, 2, 2)),
+        ("channels", 0, (2,)),
+    ],
+)
+def test_a_network_grows_without_another_energy_and_can_learn(what, hidden, correlation) -> None:
     torch.manual_seed(0)
     config = MACEConfig(
         atomic_numbers=(1, 6, 7, 8),
         r_max=4.0,
         channels=8,
-        hidden_l_max=old,
+        hidden_l_max=hidden,
         l_max=3,
         correlation=correlation,
         avg_num_neighbors=5.0,
     )
     small = Potential(MACE(config)).eval()
-    large = grow_hidden(small, new).eval()
+    larger = {"hidden_l_max": (grow_hidden, hidden + 1), "channels": (widen_channels, 12)}
+    grow, size = larger[what]
+    large = grow(small, size).eval()
+    assert getattr(large.network.config, what) == size
     graph = graphs(small)
     before, after = small(graph), large(graph)
     torch.testing.assert_close(after.energy, before.energy, rtol=0, atol=1e-10)
@@ -213,9 +225,10 @@ def test_absent_elements_are_reported_or_left_out(tmp_path, base: Path, caplog) 
 
 
 def test_a_run_starts_from_a_grown_network(tmp_path, base: Path) -> None:
-    potential = train(tune_settings(tmp_path, base, shift=0.0, hidden_l_max=1))
-    assert potential.network.config.hidden_l_max == 1
-    assert latest_checkpoint(tmp_path / "run").model_config["hidden_l_max"] == 1
+    potential = train(tune_settings(tmp_path, base, shift=0.0, hidden_l_max=1, channels=32))
+    known = latest_checkpoint(tmp_path / "run").model_config
+    assert potential.network.config.hidden_l_max == known["hidden_l_max"] == 1
+    assert potential.network.config.channels == known["channels"] == 32
 
 
 def test_a_network_does_not_shrink(tmp_path, base: Path) -> None:
@@ -225,3 +238,7 @@ def test_a_network_does_not_shrink(tmp_path, base: Path) -> None:
     config = parse_config(values)
     with pytest.raises(ConfigError, match="wanted l = 0, got a network of 2 layers with l = 1"):
         build_potential(config, prepare_frames(config), grown)
+    values["fine_tune"] = {"model": str(base), "channels": 8}
+    config = parse_config(values)
+    with pytest.raises(ConfigError, match="adds to the model's 16, got 8"):
+        build_potential(config, prepare_frames(config), _base(config))

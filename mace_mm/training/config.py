@@ -103,7 +103,8 @@ class FineTuneConfig(_Section):
             of a bundled model.
         head: which head of a published model with several.
         elements: symbols of those to keep; all of the model's if not given.
-        hidden_l_max: of the new network, more than the model's; it starts with equal energies.
+        channels, hidden_l_max: of the new network, more than the model's; it starts with equal
+            energies.
         freeze: parts that do not learn: "embedding", "radial", "layers.0", ..., "readouts".
         refit_atomic_energies: fit new isolated-atom energies for the new level of theory, so that
             the model's energies agree with the labels on average, and only differences are left
@@ -115,6 +116,7 @@ class FineTuneConfig(_Section):
     model: str
     head: str | None = None
     elements: tuple[str, ...] | None = None
+    channels: int | None = Field(default=None, gt=0)
     hidden_l_max: int | None = Field(default=None, ge=0, le=2)
     freeze: tuple[str, ...] = ()
     refit_atomic_energies: bool = True

@@ -15,7 +15,7 @@ from mace_mm.graph.batching import build_graph
 from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential
 from mace_mm.training.config import TrainingConfig
-from mace_mm.training.grow import grow_hidden
+from mace_mm.training.grow import grow_hidden, widen_channels
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ def start_from(
     if tune.elements is not None:
         base = select_elements(base, [atomic_number(name) for name in tune.elements]).eval()
     _report_absent(base, source)
+    if tune.channels is not None:
+        base = widen_channels(base, tune.channels).eval()
     if tune.hidden_l_max is not None:
         base = grow_hidden(base, tune.hidden_l_max).eval()
     potential = expand_heads(base, config.heads())

@@ -1,14 +1,16 @@
-"""A trained network gets hidden features of a higher degree, and keeps its energies.
+"""A trained network gets more hidden features, and keeps its energies.
 
-The convolutions of the later layers get paths from the new features. Their rows of the linear maps
-that mix paths are zero, so nothing changes at first; the gradients of these rows are not zero, and
-training takes it from there. What was learned with the cheaper network is kept.
+Whatever leads from a new feature to an old one is zero, so nothing changes at first. The gradients
+of these weights are not zero, and training takes it from there. What was learned with the cheaper
+network is kept (the idea of Chen et al., Net2Net, arXiv:1511.05641).
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+
+import torch
 
 from mace_mm.errors import ConfigError
 from mace_mm.model.couplings import ConvolutionPath, convolution_paths
@@ -44,6 +46,45 @@ def grow_hidden(potential: Potential, hidden_l_max: int) -> Potential:
     for layer in range(1, old.config.n_layers):
         _place_paths(network, old, layer)
     return Potential(network, potential.atomic_energies.values)
+
+
+def widen_channels(potential: Potential, channels: int) -> Potential:
+    """Copy a potential to a network with more channels, of the same energies.
+
+    Weights that lead to new channels come from torch's global random state.
+
+    Raises:
+        ConfigError: the network has more channels already.
+    """
+    old = potential.network
+    if channels < old.config.channels:
+        raise ConfigError(
+            f"fine_tune.channels adds to the model's {old.config.channels}, got {channels}"
+        )
+    network = MACE(replace(old.config, channels=channels))
+    known = old.state_dict()
+    for name, value in network.state_dict().items():
+        if value.shape == known[name].shape:
+            value.copy_(known[name])
+        else:
+            _place_channels(value, known[name], channels, old.config.channels)
+    return Potential(network, potential.atomic_energies.values)
+
+
+def _place_channels(value: torch.Tensor, learned: torch.Tensor, channels: int, before: int) -> None:
+    """Fill a weight; a dimension that grew has `channels` numbers where it had `before`."""
+    kept = [
+        torch.arange(old)
+        if old == new
+        else (torch.arange(old // before)[:, None] * channels + torch.arange(before)).flatten()
+        for old, new in zip(learned.shape, value.shape, strict=True)
+    ]
+    factor = 1.0
+    if value.shape[:-1] != learned.shape[:-1]:
+        value[..., kept[-1]] = 0.0
+        # A map is divided by the root of the number of its rows.
+        factor = (value.size(-2) / learned.size(-2)) ** 0.5
+    value[torch.meshgrid(*kept, indexing="ij")] = learned * factor
 
 
 def _place_paths(network: MACE, old: MACE, layer: int) -> None:
