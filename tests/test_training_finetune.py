@@ -9,7 +9,6 @@ from training_frames import ATOMIC_ENERGIES, make_frames, settings, write_frames
 
 from mace_mm.cli.train import _base
 from mace_mm.deploy.open_model import open_model
-from mace_mm.deploy.select_elements import select_elements
 from mace_mm.deploy.select_head import select_head
 from mace_mm.errors import ConfigError
 from mace_mm.graph.batching import build_graph, collate
@@ -22,6 +21,7 @@ from mace_mm.training.devices import make_fabric
 from mace_mm.training.finetune import expand_heads
 from mace_mm.training.grow import grow_hidden, widen_channels
 from mace_mm.training.loop import TrainingLoop
+from mace_mm.training.select_elements import select_elements
 from mace_mm.training.setup import build_potential, prepare_frames
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from mace_mm.data.labels import FrameSource
-from mace_mm.deploy.select_elements import select_elements
 from mace_mm.elements import atomic_number, symbol
 from mace_mm.errors import ConfigError
 from mace_mm.graph.batching import build_graph
@@ -16,6 +15,7 @@ from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential
 from mace_mm.training.config import TrainingConfig
 from mace_mm.training.grow import grow_hidden, widen_channels
+from mace_mm.training.select_elements import select_elements
 
 _LOG = logging.getLogger(__name__)
 
