@@ -33,9 +33,6 @@ from mace_mm.model.pair_repulsion import ZBL
 
 CONFIGS = Path(__file__).parent / "bundled_model"
 VALIDATION_SHARE = 8
-# What the second stage starts from: `medium` is `small` after its own, with vectors added.
-PRETRAINED = "model: runs/NAME/NAME.pt"
-GROWN = "model: runs/small_extended/small.pt\n  hidden_l_max: 1"
 
 
 def write_labels(data: Path, network: AIMNet2, runs: Path, limit: int | None) -> None:
@@ -114,17 +111,18 @@ def main() -> None:
         aimnet2, workers = arguments.aimnet2, arguments.workers
         write_molecules(lines, data, aimnet2, runs, atomic_energies(), workers)
     program = "import sys; from mace_mm.cli.app import main; main(sys.argv[1:])"
-    stages = ["pretrain.yaml", "extend.yaml", "finetune.yaml"]
+    stages: dict[str, list[str]] = {"pretrain.yaml": [], "extend.yaml": [], "finetune.yaml": []}
     if arguments.name == "medium":
-        stages.remove("pretrain.yaml")
-    for source in stages:
-        text = (CONFIGS / source).read_text()
-        if arguments.name == "medium":
-            text = text.replace(PRETRAINED, GROWN)
-        text = text.replace("NAME", arguments.name)
+        del stages["pretrain.yaml"]
+        small = runs.resolve() / "small_extended" / "small.pt"
+        stages["extend.yaml"] = [f"fine_tune.model={small}", "fine_tune.hidden_l_max=1"]
+    for source, overrides in stages.items():
+        text = (CONFIGS / source).read_text().replace("NAME", arguments.name)
         config = runs / source
         config.write_text(text.replace("runs/", f"{runs.resolve()}/"))
-        subprocess.run([sys.executable, "-c", program, "train", str(config)], check=True)
+        subprocess.run(
+            [sys.executable, "-c", program, "train", str(config), *overrides], check=True
+        )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mace_mm.data.labels import FrameSource, LabeledMolecule
+from mace_mm.data.labels import FrameSource, LabeledMolecule, elements_of
 from mace_mm.elements import covalent_radius
 from mace_mm.errors import MaceMMError
 
@@ -61,7 +61,7 @@ def scan_frames(
         frames: frame numbers.
         progress: wraps the loop, for a progress bar.
     """
-    elements = tuple(sorted({int(z) for e in source.entries for z in e.atomic_numbers}))
+    elements = elements_of(source)
     rows: list[tuple[float, ...]] = []
     texts: list[tuple[str, str, str]] = []
     compositions: list[np.ndarray] = []

@@ -199,6 +199,11 @@ def frame_sizes(source: FrameSource) -> np.ndarray:
     return sizes[source.entry_of_frame]
 
 
+def elements_of(source: FrameSource) -> tuple[int, ...]:
+    """Atomic numbers that occur in a source, ascending."""
+    return tuple(sorted({int(z) for entry in source.entries for z in entry.atomic_numbers}))
+
+
 def formula(atomic_numbers: np.ndarray) -> str:
     """Return the formula in Hill order (C, H, then alphabetic), for example "C2H6O"."""
     numbers, counts = np.unique(np.asarray(atomic_numbers), return_counts=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mace_mm.data.labels import FrameSource
+from mace_mm.data.labels import FrameSource, elements_of
 from mace_mm.elements import symbol
 from mace_mm.errors import DataError
 from mace_mm.graph.neighbors import neighbor_list
@@ -67,7 +67,7 @@ def compute_statistics(
     frames = np.arange(len(source))
     if max_frames is not None and max_frames < frames.size:
         frames = np.sort(np.random.default_rng(seed).choice(frames, max_frames, replace=False))
-    elements = tuple(sorted({int(z) for e in source.entries for z in e.atomic_numbers}))
+    elements = elements_of(source)
     gathered = _gather(source, frames, elements, cutoff)
     given = {} if atomic_energies is None else {h: dict(e) for h, e in atomic_energies.items()}
     energies: dict[str, dict[int, float]] = {}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mace_mm.data.labels import FrameSource
+from mace_mm.data.labels import FrameSource, elements_of
 from mace_mm.elements import atomic_number, symbol
 from mace_mm.errors import ConfigError
 from mace_mm.graph.batching import build_graph
@@ -49,14 +49,15 @@ def start_from(
         raise ConfigError(
             f"fine-tuning starts from one head, got {list(base.network.config.heads)}: select one"
         )
-    base = base.double().eval()
+    base = base.double()
     if tune.elements is not None:
-        base = select_elements(base, [atomic_number(name) for name in tune.elements]).eval()
+        base = select_elements(base, [atomic_number(name) for name in tune.elements])
     _report_absent(base, source)
     if tune.channels is not None:
-        base = widen_channels(base, tune.channels).eval()
+        base = widen_channels(base, tune.channels)
     if tune.hidden_l_max is not None:
-        base = grow_hidden(base, tune.hidden_l_max).eval()
+        base = grow_hidden(base, tune.hidden_l_max)
+    base.eval()
     potential = expand_heads(base, config.heads())
     energies = potential.atomic_energies.values
     numbers = base.network.config.atomic_numbers
@@ -82,13 +83,12 @@ def start_from(
 
 
 def _report_absent(base: Potential, source: FrameSource) -> None:
-    present = {int(z) for entry in source.entries for z in entry.atomic_numbers}
-    absent = [symbol(z) for z in base.network.config.atomic_numbers if z not in present]
+    absent = sorted(set(base.network.config.atomic_numbers) - set(elements_of(source)))
     if absent:
         _LOG.warning(
             "no training frame has %s: the tuned model would still take them, untuned; "
             "fine_tune.elements leaves them out",
-            ", ".join(absent),
+            ", ".join(map(symbol, absent)),
         )
 
 

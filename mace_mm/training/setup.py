@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mace_mm.data.labels import FrameSource
+from mace_mm.data.labels import FrameSource, elements_of
 from mace_mm.data.statistics import Statistics, compute_statistics
 from mace_mm.elements import atomic_number, symbol
 from mace_mm.errors import ConfigError, DataError
@@ -233,7 +233,7 @@ def _check_labels(frames: WeightedFrames, what: str) -> dict[str, Domain]:
 
 def _check_elements(potential: Potential, source: FrameSource) -> None:
     known = set(potential.network.config.atomic_numbers)
-    present = {int(z) for entry in source.entries for z in entry.atomic_numbers}
+    present = set(elements_of(source))
     if not present <= known:
         raise ConfigError(
             f"the data have elements the model lacks: "
