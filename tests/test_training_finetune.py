@@ -240,5 +240,8 @@ def test_a_network_does_not_shrink(tmp_path, base: Path) -> None:
         build_potential(config, prepare_frames(config), grown)
     values["fine_tune"] = {"model": str(base), "channels": 8}
     config = parse_config(values)
-    with pytest.raises(ConfigError, match="adds to the model's 16, got 8"):
+    with pytest.raises(
+        ConfigError,
+        match="narrows networks of two layers.*16 channels .the readout.s. or more: got 8",
+    ):
         build_potential(config, prepare_frames(config), _base(config))

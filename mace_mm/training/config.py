@@ -103,8 +103,9 @@ class FineTuneConfig(_Section):
             of a bundled model.
         head: which head of a published model with several.
         elements: symbols of those to keep; all of the model's if not given.
-        channels, hidden_l_max: of the new network, more than the model's; it starts with equal
-            energies.
+        channels: of the new network. More than the model's: it starts with equal energies. Fewer:
+            those stay that move the forces of the training frames most.
+        hidden_l_max: of the new network, not less than the model's; it starts with equal energies.
         freeze: parts that do not learn: "embedding", "radial", "layers.0", ..., "readouts".
         refit_atomic_energies: fit new isolated-atom energies for the new level of theory, so that
             the model's energies agree with the labels on average, and only differences are left

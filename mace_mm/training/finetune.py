@@ -15,6 +15,7 @@ from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential
 from mace_mm.training.config import TrainingConfig
 from mace_mm.training.grow import grow_hidden, widen_channels
+from mace_mm.training.narrow import narrow_channels
 from mace_mm.training.select_elements import select_elements
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def start_from(
 
     Raises:
         ConfigError: an unknown part to freeze, elements the base lacks, the base has several heads,
-            or cannot grow.
+            or cannot grow or shrink.
     """
     tune = config.fine_tune
     if tune is None:
@@ -53,7 +54,9 @@ def start_from(
     if tune.elements is not None:
         base = select_elements(base, [atomic_number(name) for name in tune.elements])
     _report_absent(base, source)
-    if tune.channels is not None:
+    if tune.channels is not None and tune.channels < base.network.config.channels:
+        base = narrow_channels(base, tune.channels, source, config.seed)
+    elif tune.channels is not None:
         base = widen_channels(base, tune.channels)
     if tune.hidden_l_max is not None:
         base = grow_hidden(base, tune.hidden_l_max)
