@@ -1,13 +1,14 @@
 """Make a bundled model from the teachers' labels and SPICE's training frames.
 
-    python scripts/train_bundled.py {small,medium} SHARED AIMNET2.jpt SMILES RUNS
+    python scripts/train_bundled.py {medium,small} SHARED AIMNET2.jpt SMILES RUNS
 
 SHARED holds `data/`; AIMNET2.jpt is described in `bundled_model/teachers.py`, the folder SMILES of
-`SUBSET.smi` files in `bundled_model/new_molecules.py`. In the folder RUNS: labels.h5, molecules.h5,
-spice_*.xyz, diatomics.xyz, and NAME/, NAME_extended/ and NAME_tuned/ with checkpoints, history, its
-picture and the archive. A run that was stopped goes on. `medium` is not pretrained: it grows out of
-`small`, which must be in RUNS (`fine_tune.hidden_l_max`). `bundle_model.py` takes a result into the
-package; `benchmark_model.py`, `stability.py` and `write_model_card.py` measure and describe it.
+`SUBSET.smi` files in `bundled_model/new_molecules.py`. `medium` grows out of a network without
+vectors (base.yaml, extend.yaml, `fine_tune.hidden_l_max`); `small` shrinks out of `medium`, which
+must be in RUNS, and learns from it as well (narrow.yaml, `fine_tune.channels`). In the folder RUNS:
+the frames, and a folder of each stage with checkpoints, history and the archive. A run that was
+stopped goes on. `bundle_model.py` takes a result into the package; `benchmark_model.py`,
+`stability.py` and `write_model_card.py` measure and describe it.
 """
 
 import argparse
@@ -23,16 +24,22 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent / "bundled_model"))
 
+from average_labels import average_with
 from combine_labels import ELEMENTS, combine, fit_combination, read_spice
-from new_molecules import read_smiles, write_molecules
+from new_molecules import FOUR_FRAMES, TWO_FRAMES, read_smiles, write_molecules
+from short_contacts import short_contacts
 from teachers import AIMNet2, label_with_aimnet2, read_teacher
 
+from mace_mm.data.spice import SpiceFile
 from mace_mm.data.spice_writer import write_spice
+from mace_mm.deploy.archive import load_archive
 from mace_mm.elements import atomic_number, covalent_radius
 from mace_mm.model.pair_repulsion import ZBL
 
 CONFIGS = Path(__file__).parent / "bundled_model"
 VALIDATION_SHARE = 8
+# Of the end of the shuffled list, for `small`.
+NEWER_LINES = 4000
 
 
 def write_labels(data: Path, network: AIMNet2, runs: Path, limit: int | None) -> None:
@@ -47,7 +54,7 @@ def write_labels(data: Path, network: AIMNet2, runs: Path, limit: int | None) ->
 
 def atomic_energies() -> dict[int, float]:
     """Of the configuration, eV by atomic number."""
-    by_symbol = yaml.safe_load((CONFIGS / "pretrain.yaml").read_text())["atomic_energies"]
+    by_symbol = yaml.safe_load((CONFIGS / "base.yaml").read_text())["atomic_energies"]
     return {atomic_number(symbol): energy for symbol, energy in by_symbol.items()}
 
 
@@ -88,10 +95,60 @@ def write_diatomics(runs: Path) -> None:
     ase.io.write(runs / "diatomics.xyz", frames, format="extxyz")
 
 
+def write_averaged(aimnet2: Path, runs: Path) -> None:
+    """The labels from which `small` learns: the means of the teachers' and those of `medium`."""
+    medium = load_archive(runs / "medium_tuned" / "medium.pt")
+    contacts = short_contacts(runs / "labels.h5", AIMNet2(aimnet2), medium)
+    ase.io.write(runs / "contacts.xyz", contacts, format="extxyz")
+    for name in ("labels", "newer"):
+        file = SpiceFile(runs / f"{name}.h5")
+        molecules = (file.conformers(k) for k in range(len(file.entries)))
+        averaged = average_with(medium, molecules)
+        write_spice(runs / f"averaged_{name}.h5", averaged, atomic_energies=atomic_energies())
+
+
+def stages_of(name: str, runs: Path) -> list[tuple[str, str, list[str]]]:
+    """Each stage of a model: its configuration, the name that is put for NAME, overrides."""
+    if name == "small":
+        medium = runs / "medium_tuned" / "medium.pt"
+        return [
+            ("narrow.yaml", "small", [f"fine_tune.model={medium}"]),
+            ("finetune_small.yaml", "small", []),
+        ]
+    base = runs / "base_extended" / "base.pt"
+    return [
+        ("base.yaml", "base", []),
+        ("extend.yaml", "base", []),
+        ("extend.yaml", "medium", [f"fine_tune.model={base}", "fine_tune.hidden_l_max=1"]),
+        ("finetune.yaml", "medium", []),
+    ]
+
+
+def write_frames(name: str, arguments: argparse.Namespace, runs: Path) -> None:
+    """All the files of frames that a model needs and that are not there yet."""
+    data, aimnet2, limit = arguments.shared / "data", arguments.aimnet2, arguments.max_molecules
+    if not (runs / "labels.h5").exists():
+        write_spice_frames(data, runs)
+        write_diatomics(runs)
+        write_labels(data, AIMNet2(aimnet2), runs, limit)
+    lines = read_smiles(arguments.smiles)
+    newer = lines[::-1][:NEWER_LINES]
+    wanted = {"molecules": (lines, FOUR_FRAMES)}
+    if name == "small":
+        wanted["newer"] = (newer, TWO_FRAMES)
+    for stem, (chosen, walks) in wanted.items():
+        out = runs / f"{stem}.h5"
+        if not out.exists():
+            isolated, workers = atomic_energies(), arguments.workers
+            write_molecules(chosen[:limit], data, aimnet2, out, walks, isolated, workers)
+    if name == "small" and not (runs / "averaged_newer.h5").exists():
+        write_averaged(aimnet2, runs)
+
+
 def main() -> None:
-    """Labels, new molecules, and the three stages of training."""
+    """Labels, new molecules, and the stages of training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=("small", "medium"))
+    parser.add_argument("name", choices=("medium", "small"))
     parser.add_argument("shared", type=Path)
     parser.add_argument("aimnet2", type=Path)
     parser.add_argument("smiles", type=Path)
@@ -100,26 +157,14 @@ def main() -> None:
     parser.add_argument("--max-molecules", type=int, help="of each file, for a trial")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    runs, data = arguments.runs, arguments.shared / "data"
+    runs = arguments.runs.resolve()
     runs.mkdir(parents=True, exist_ok=True)
-    if not (runs / "labels.h5").exists():
-        write_spice_frames(data, runs)
-        write_diatomics(runs)
-        write_labels(data, AIMNet2(arguments.aimnet2), runs, arguments.max_molecules)
-    if not (runs / "molecules.h5").exists():
-        lines = read_smiles(arguments.smiles)[: arguments.max_molecules]
-        aimnet2, workers = arguments.aimnet2, arguments.workers
-        write_molecules(lines, data, aimnet2, runs, atomic_energies(), workers)
+    write_frames(arguments.name, arguments, runs)
     program = "import sys; from mace_mm.cli.app import main; main(sys.argv[1:])"
-    stages: dict[str, list[str]] = {"pretrain.yaml": [], "extend.yaml": [], "finetune.yaml": []}
-    if arguments.name == "medium":
-        del stages["pretrain.yaml"]
-        small = runs.resolve() / "small_extended" / "small.pt"
-        stages["extend.yaml"] = [f"fine_tune.model={small}", "fine_tune.hidden_l_max=1"]
-    for source, overrides in stages.items():
-        text = (CONFIGS / source).read_text().replace("NAME", arguments.name)
-        config = runs / source
-        config.write_text(text.replace("runs/", f"{runs.resolve()}/"))
+    for source, name, overrides in stages_of(arguments.name, runs):
+        text = (CONFIGS / source).read_text().replace("NAME", name)
+        config = runs / f"{name}_{source}"
+        config.write_text(text.replace("runs/", f"{runs}/"))
         subprocess.run(
             [sys.executable, "-c", program, "train", str(config), *overrides], check=True
         )

@@ -2,8 +2,8 @@
 
 The SMILES that were used lie in the repository openforcefield/qca-dataset-submission (CC BY 4.0):
 SPICE's PubChem sets 1 to 6 and the OpenFF industry benchmark. The bundled model gives a frame at
-100 K and three at 500 K of each molecule, 60 fs apart. Molecules of the teachers' file, and any
-with the formula of a test or validation frame, are left out.
+100 K and one or three at 500 K of each molecule, 60 fs apart. Molecules of the teachers' file, and
+any with the formula of a test or validation frame, are left out.
 """
 
 import multiprocessing
@@ -40,7 +40,9 @@ SHARD = 100
 LARGEST_MOLECULE = 70  # atoms
 CONFORMERS = ConformerSettings(count=1, attempts=5)
 # Temperature in K, friction in 1/ps, frames, steps of 1 fs for each.
-WALKS = ((100.0, 100.0, 1, 50), (500.0, 50.0, 3, 60))
+Walks = tuple[tuple[float, float, int, int], ...]
+FOUR_FRAMES: Walks = ((100.0, 100.0, 1, 50), (500.0, 50.0, 3, 60))
+TWO_FRAMES: Walks = ((100.0, 100.0, 1, 40), (500.0, 50.0, 1, 60))
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,12 @@ def suits(mol: Chem.Mol) -> bool:
     return single and known and mol.GetNumAtoms() <= LARGEST_MOLECULE
 
 
-def choose(lines: list[tuple[str, str]], data: Path, runs: Path) -> list[Task]:
-    """The molecules that are new, in shards."""
+def choose(lines: list[tuple[str, str]], data: Path, out: Path) -> list[Task]:
+    """The molecules that are new, in shards of the file `out`, beside which lies the validation."""
+    validation = out.with_name("spice_validation.xyz")
     excluded = {
         formula(atoms.numbers)
-        for path in [*(data / "spice-labelled").glob("*_test.xyz"), runs / "spice_validation.xyz"]
+        for path in [*(data / "spice-labelled").glob("*_test.xyz"), validation]
         for atoms in ase.io.read(path, ":")
     }
     with h5py.File(data / "teacher" / "teacher.h5") as file:
@@ -111,12 +114,12 @@ def choose(lines: list[tuple[str, str]], data: Path, runs: Path) -> list[Task]:
         if suits(mol) and formula(atomic_numbers(mol)) not in excluded:
             chosen.append((k, subset, mapped_smiles(mol)))
     return [
-        Task(tuple(chosen[i : i + SHARD]), runs / "molecules" / f"{chosen[i][0]:06d}.h5")
+        Task(tuple(chosen[i : i + SHARD]), out.with_suffix("") / f"{chosen[i][0]:06d}.h5")
         for i in range(0, len(chosen), SHARD)
     ]
 
 
-def sample(archive: Archive, mol: Chem.Mol, seed: int) -> np.ndarray:
+def sample(archive: Archive, mol: Chem.Mol, walks: Walks, seed: int) -> np.ndarray:
     """Frames (n_frames, n_atoms, 3) Å in which no bond is broken; the first is the coldest.
 
     Raises:
@@ -131,7 +134,7 @@ def sample(archive: Archive, mol: Chem.Mol, seed: int) -> np.ndarray:
 
     x = embed_conformers(mol, CONFORMERS, seed)[0]
     frames: list[np.ndarray] = []
-    for temperature, friction, n_frames, steps in WALKS:
+    for temperature, friction, n_frames, steps in walks:
         walked = langevin(
             forces,
             frames[-1] if frames else x,
@@ -163,7 +166,9 @@ def label(network: AIMNet2, mol: Chem.Mol, frames: np.ndarray, number: int) -> C
     )
 
 
-def make_shard(task: Task, aimnet2: Path, shift: np.ndarray, isolated: dict[int, float]) -> str:
+def make_shard(
+    task: Task, aimnet2: Path, walks: Walks, shift: np.ndarray, isolated: dict[int, float]
+) -> str:
     """Sample and label the molecules of a task; what RDKit or the dynamics refuse is left out."""
     if task.out.exists():
         return f"{task.out.name} was there"
@@ -174,7 +179,7 @@ def make_shard(task: Task, aimnet2: Path, shift: np.ndarray, isolated: dict[int,
     for k, subset, smiles in task.molecules:
         mol = from_mapped_smiles(smiles)
         try:
-            frames = sample(archive, mol, 1 + k)
+            frames = sample(archive, mol, walks, 1 + k)
         except MaceMMError:
             continue
         if len(frames) < 2:
@@ -190,28 +195,32 @@ def write_molecules(
     lines: list[tuple[str, str]],
     data: Path,
     aimnet2: Path,
-    runs: Path,
+    out: Path,
+    walks: Walks,
     isolated: dict[int, float],
     workers: int,
 ) -> None:
-    """Write RUNS/molecules/, a file for each hundred molecules, and of them RUNS/molecules.h5.
+    """Write a folder of shards, a file for each hundred molecules, and of them the file OUT.
 
     Args:
         lines: from `read_smiles`.
+        out: the HDF5 file; the folder has its name without the ending.
+        walks: how each molecule is sampled.
         isolated: energies of the atoms, eV by atomic number.
         workers: processes. A run that was stopped goes on.
     """
-    (runs / "molecules").mkdir(exist_ok=True)
+    folder = out.with_suffix("")
+    folder.mkdir(exist_ok=True)
     shift = energy_shift(AIMNet2(aimnet2), read_spice(data / "spice-labelled"))
-    tasks = choose(lines, data, runs)
-    work = partial(make_shard, aimnet2=aimnet2, shift=shift, isolated=isolated)
+    tasks = choose(lines, data, out)
+    work = partial(make_shard, aimnet2=aimnet2, walks=walks, shift=shift, isolated=isolated)
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for n, line in enumerate(pool.imap_unordered(work, tasks), 1):
             print(f"{n} of {len(tasks)} shards, {line}", flush=True)
-    unfinished = runs / "molecules" / "all.part"
+    unfinished = folder / "all.part"
     with h5py.File(unfinished, "w") as everything:
         for task in tasks:
             with h5py.File(task.out) as shard:
                 for name in shard:
                     shard.copy(name, everything)
-    os.replace(unfinished, runs / "molecules.h5")
+    os.replace(unfinished, out)
