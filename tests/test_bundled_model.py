@@ -102,3 +102,27 @@ def test_surroundings_unlike_the_training_set_are_warned_of(bundled: Archive) ->
     flat[1:] *= 1.09 / np.linalg.norm(flat[1:], axis=1, keepdims=True)
     (problem,) = geometry_problems(bundled, numbers, flat)
     assert "surroundings unlike those of the training set at " in problem
+
+
+def test_waters_packed_too_tightly_relax_instead_of_reacting(bundled: Archive) -> None:
+    openmm = pytest.importorskip("openmm")
+    from openmm import app, unit
+    from openmmml import MLPotential
+
+    modeller = app.Modeller(app.Topology(), [] * unit.nanometer)
+    # OpenMM leaves clashes at the faces of so small a box, oxygens 1.5 Å apart among them.
+    modeller.addSolvent(app.ForceField("tip3p.xml"), numAdded=64)
+    potential = MLPotential("mace", modelPath=bundled.metadata.name)
+    system = potential.createSystem(modeller.topology)
+    platform = openmm.Platform.getPlatform("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    context.setPositions(modeller.positions)
+    openmm.LocalEnergyMinimizer.minimize(context, maxIterations=60)
+    state = context.getState(positions=True)
+    x = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom).reshape(64, 3, 3)
+    lengths = np.diag(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom))
+    bonds = np.linalg.norm(x[:, 1:] - x[:, :1], axis=-1)
+    assert 0.9 < bonds.min() < bonds.max() < 1.1
+    apart = x[:, None, 0] - x[None, :, 0]
+    apart -= lengths * np.round(apart / lengths)
+    assert np.linalg.norm(apart, axis=-1)[~np.eye(64, dtype=bool)].min() > 2.3

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,3 +81,57 @@ def test_minima_of_a_curve_are_counted_with_their_depth(script) -> None:
     double = np.array([-2.0, -3.0, -1.0, -1.5, 0.0])
     assert module.minima(double, 0.05) == 2
     assert module.minima(double, 0.6) == 1
+
+
+def test_averaged_labels_lie_between_those_of_the_file_and_of_the_model(script) -> None:
+    pytest.importorskip("h5py")
+    module = script("average_labels")
+    from mace_mm.data.labels import ConformerSet
+    from mace_mm.deploy.open_model import open_model
+    from mace_mm.simulation.ase_calculator import MACECalculator
+
+    numbers, start = ethanol()
+    generator = np.random.default_rng(3)
+    frames = start + generator.normal(scale=0.05, size=(3, *start.shape))
+    model = np.array([evaluate(MACECalculator("small"), numbers, x)[0] for x in frames])
+    forces = np.stack([evaluate(MACECalculator("small"), numbers, x)[1] for x in frames])
+    change = generator.normal(size=3)
+    labels = ConformerSet(
+        name="ethanol",
+        atomic_numbers=numbers,
+        positions=frames,
+        energies=model + 7.0 + change,
+        forces=forces + 0.2,
+    )
+    water = replace(labels, name="water", subset="water")
+    found, unchanged = module.average_with(open_model("small"), iter([labels, water]))
+    np.testing.assert_allclose(found.energies - model, 0.5 * (change - change.mean()), atol=1e-4)
+    np.testing.assert_allclose(found.forces, forces + 0.1, atol=1e-4)
+    assert unchanged is water
+
+
+def evaluate(calculator, numbers, positions) -> tuple[float, np.ndarray]:
+    import ase
+
+    atoms = ase.Atoms(numbers, positions, calculator=calculator)
+    return atoms.get_potential_energy(), atoms.get_forces()
+
+
+def test_a_squeezed_dimer_comes_close_and_keeps_its_molecules(script) -> None:
+    pytest.importorskip("openmm")
+    module = script("short_contacts")
+    numbers, first = ethanol()
+    x = np.concatenate([first, first + [0.0, 0.0, 4.5]])
+    frames = module.squeeze(np.tile(numbers, 2), x, 6, np.random.default_rng(0))
+    assert len(frames) == 6
+    for y in frames:
+        a, b = y[:9], y[9:]
+        between = np.linalg.norm(a[:, None] - b[None], axis=-1).min()
+        assert module.CLOSEST[0] - 0.05 < between < module.CLOSEST[1]
+        for molecule in (a, b):
+            np.testing.assert_allclose(
+                np.linalg.norm(molecule[:, None] - molecule[None], axis=-1),
+                np.linalg.norm(first[:, None] - first[None], axis=-1),
+                atol=1e-9,
+            )
+    assert module.squeeze(numbers, first, 3, np.random.default_rng(0)) == []
