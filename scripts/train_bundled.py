@@ -132,10 +132,9 @@ def write_frames(name: str, arguments: argparse.Namespace, runs: Path) -> None:
         write_diatomics(runs)
         write_labels(data, AIMNet2(aimnet2), runs, limit)
     lines = read_smiles(arguments.smiles)
-    newer = lines[::-1][:NEWER_LINES]
     wanted = {"molecules": (lines, FOUR_FRAMES)}
     if name == "small":
-        wanted["newer"] = (newer, TWO_FRAMES)
+        wanted["newer"] = (lines[::-1][:NEWER_LINES], TWO_FRAMES)
     for stem, (chosen, walks) in wanted.items():
         out = runs / f"{stem}.h5"
         if not out.exists():
