@@ -56,8 +56,8 @@ PURPOSES = {
     "molecules: it has twice as many channels, which takes more time.",
 }
 LIQUIDS = {
-    "small": "Of liquids only water was tried, in one box of 64 molecules: its density came out 7 % "
-    "too high, its first shells too pronounced",
+    "small": "Of liquids only water was tried, in one box of 64 molecules: its density came out "
+    "7 % too high, its first shells too pronounced",
     "medium": "Of liquids only water was tried, in one box of 64 molecules for 25 ps: its density "
     "came out 7 % too low, its shells much too pronounced",
 }
