@@ -6,6 +6,7 @@ force is above 40 eV/Å or where the two differ by more than 15.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import ase
@@ -44,10 +45,13 @@ class Labels:
     """Labels of one molecule's frames by AIMNet2 and by the model, eV and eV/Å."""
 
     def __init__(self, network: AIMNet2, archive: Archive) -> None:
-        self._network, self._archive = network, archive
+        self._network = network
+        self._evaluator = lru_cache(maxsize=16)(
+            lambda numbers: build_evaluator(archive, list(numbers), engine="native")
+        )
 
     def model(self, numbers: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        evaluator = build_evaluator(self._archive, numbers.tolist(), engine="native")
+        evaluator = self._evaluator(tuple(numbers.tolist()))
         cell = torch.zeros(0, dtype=torch.float64)
         found = [evaluator.in_units(torch.from_numpy(x), cell, 1.0, 1.0) for x in positions]
         energies = np.array([float(result[0][0]) for result in found])
@@ -157,7 +161,9 @@ def short_contacts(path: Path, network: AIMNet2, archive: Archive) -> list[ase.A
         by_subset.setdefault(entry.subset, []).append(index)
     frames = list(waters(labels, np.random.default_rng(4)))
     for subset, n_molecules, kind in PLAN:
-        there = by_subset.get(subset, [])
+        there = by_subset.get(subset)
+        if there is None:  # of a trial with a few molecules
+            continue
         for index in rng.choice(there, n_molecules, replace=n_molecules > len(there)):
             molecule = file.conformers(int(index))
             numbers = molecule.atomic_numbers
