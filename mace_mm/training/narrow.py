@@ -7,6 +7,7 @@ the channel, summed over frames (first order, as Molchanov et al., CVPR 2019, ar
 The energies are not those of before: training takes it from there.
 """
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -61,9 +62,8 @@ def narrow_channels(
 def _scores(potential: Potential, source: FrameSource, seed: int) -> dict[Site, torch.Tensor]:
     """(channels,) of each site."""
     config = potential.network.config
+    potential = copy.deepcopy(potential).train().requires_grad_(True)
     weights = dict(potential.network.named_parameters())
-    needed = {name: weight.requires_grad for name, weight in weights.items()}
-    potential.train().requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     scores: dict[Site, torch.Tensor] = {}
     for index in np.random.default_rng([seed, 31]).permutation(len(source))[:_MAX_FRAMES]:
@@ -79,9 +79,6 @@ def _scores(potential: Potential, source: FrameSource, seed: int) -> dict[Site, 
         }
         for site, slope in _by_site(slopes, potential.network).items():
             scores[site] = scores.get(site, torch.zeros_like(slope)) + slope.square()
-    potential.eval()
-    for name, weight in weights.items():
-        weight.requires_grad_(needed[name])
     return scores
 
 

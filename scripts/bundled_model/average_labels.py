@@ -9,7 +9,16 @@ from combine_labels import FIXED_VARIANCES
 
 from mace_mm.data.labels import ConformerSet
 from mace_mm.deploy.archive import Archive
+from mace_mm.simulation.engines import Evaluator
 from mace_mm.simulation.evaluator import build_evaluator
+
+
+def labels_of(evaluator: Evaluator, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Energies (n_frames,) eV and forces (n_frames, n_atoms, 3) eV/Å of frames in vacuum."""
+    no_cell = torch.zeros(0, dtype=torch.float64)
+    found = [evaluator.in_units(torch.from_numpy(x), no_cell, 1.0, 1.0) for x in positions]
+    energies = np.array([float(result[0][0]) for result in found])
+    return energies, np.stack([result[1].double().numpy() for result in found])
 
 
 def average_with(archive: Archive, molecules: Iterator[ConformerSet]) -> Iterator[ConformerSet]:
@@ -18,17 +27,12 @@ def average_with(archive: Archive, molecules: Iterator[ConformerSet]) -> Iterato
     The mean difference of the energies of a molecule's frames is left out. Water and what is solved
     in it keep their labels: on liquids the teacher is better than the models are.
     """
-    no_cell = torch.zeros(0, dtype=torch.float64)
     for molecule in molecules:
         if molecule.subset in FIXED_VARIANCES:
             yield molecule
             continue
         evaluator = build_evaluator(archive, molecule.atomic_numbers.tolist(), engine="native")
-        found = [
-            evaluator.in_units(torch.from_numpy(x), no_cell, 1.0, 1.0) for x in molecule.positions
-        ]
-        energies = np.array([float(result[0][0]) for result in found])
-        forces = np.stack([result[1].double().numpy() for result in found])
+        energies, forces = labels_of(evaluator, molecule.positions)
         difference = molecule.energies - energies
         yield replace(
             molecule,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import ase
 import numpy as np
-import torch
 from ase.neighborlist import build_neighbor_list, natural_cutoffs
+from average_labels import labels_of
 from openmm import app, unit
 from scipy.sparse.csgraph import connected_components
 from teachers import AIMNet2
@@ -51,11 +51,7 @@ class Labels:
         )
 
     def model(self, numbers: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        evaluator = self._evaluator(tuple(numbers.tolist()))
-        cell = torch.zeros(0, dtype=torch.float64)
-        found = [evaluator.in_units(torch.from_numpy(x), cell, 1.0, 1.0) for x in positions]
-        energies = np.array([float(result[0][0]) for result in found])
-        return energies, np.stack([result[1].double().numpy() for result in found])
+        return labels_of(self._evaluator(tuple(numbers.tolist())), positions)
 
     def frames(
         self,
