@@ -13,6 +13,7 @@ from engine_systems import LAYOUTS, NO_CELL, TRICLINIC, make_potential, structur
 
 from mace_mm.deploy.fold import fold
 from mace_mm.kernels import ops
+from mace_mm.kernels.evaluation_form import pack, unpack
 from mace_mm.kernels.ops import energy_forces
 
 pytestmark = pytest.mark.plain
@@ -117,6 +118,18 @@ def test_bad_input_is_refused(system, change: dict, message: str) -> None:
     short = form[:-64].clone()
     with pytest.raises(RuntimeError, match="damaged"):
         energy_forces(positions, species, NO_CELL, short, fresh())
+
+
+@pytest.mark.parametrize("path", [(0, 1, 1), (0, 4, 4), (1, 0, 1)])
+def test_paths_that_the_layer_cannot_have_are_refused(system, path: tuple[int, ...]) -> None:
+    if ops.ENGINE is None:
+        pytest.skip("no compiled engine here")
+    form, positions, species = system
+    tensors = unpack(form)
+    tensors["paths.0"] = tensors["paths.0"].clone()
+    tensors["paths.0"][0] = torch.tensor(path)
+    with pytest.raises(RuntimeError, match="impossible path"):
+        energy_forces(positions, species, NO_CELL, pack(tensors), fresh())
 
 
 def test_fake_tensors_have_the_right_shapes(system) -> None:

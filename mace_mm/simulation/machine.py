@@ -5,10 +5,18 @@ from pathlib import Path
 
 
 def processor_name() -> str:
-    """The processor's model; only its architecture where the system does not tell more."""
+    """The processor's model, with its numbers where the system tells them.
+
+    The numbers tell generations apart whose name a virtual machine cuts short.
+    """
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    first = text.strip().partition("\n\n")[0]
+    fields = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
+    known = {name.strip(): value.strip() for name, value in fields.items()}
+    name = known.get("model name", platform.machine())
+    if "cpu family" in known and "model" in known:
+        return f"{name} (family {known['cpu family']}, model {known['model']})"
+    return name

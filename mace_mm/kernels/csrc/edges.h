@@ -19,28 +19,19 @@ struct CouplingEntry {
 
 template <class T> struct EdgeBatch {
   int n;
-  const T* rows[EDGES];      // the spline's bin that holds the distance
+  const T* rows[EDGES];      // the splines' bin that holds the distance
   const T* features[EDGES];  // the sender's features
   T* gradients[EDGES];       // where the sender's gradient is collected
   alignas(64) T fraction[EDGES];  // place between two knots
-  alignas(64) T slope[COEFFICIENTS<T> - 1][EDGES];  // weights of the derivative; see spline_weights
+  alignas(64) T scale[EDGES];     // bins to the Å there
   alignas(64) T unit[3][EDGES];
   alignas(64) T inverse_distance[EDGES];
   alignas(64) T coefficient[MAX_COEFFICIENTS][EDGES];  // Y, then the couplings M
   alignas(64) T sensitivity[MAX_COEFFICIENTS][EDGES];  // dE/d(coefficient)
   alignas(64) T radial[EDGES];                         // dE/d(distance) through the splines
   alignas(64) T gradient[3][EDGES];                    // dE/d(edge vector)
+  T* scratch;                                          // rows of a message
 };
-
-// Powers of the place t in [0, 1) within a bin, where there are s bins to the Å; see Spline.
-template <class T>
-static inline void spline_weights(EdgeBatch<T>& b, const T* t, const T* s) {
-  for (int e = 0; e < EDGES; e++) {
-    b.fraction[e] = t[e];
-    T power = s[e];
-    for (int i = 0; i + 1 < COEFFICIENTS<T>; i++, power *= t[e]) b.slope[i][e] = T(i + 1) * power;
-  }
-}
 
 // Real harmonics of e3nn's order, "component" normalization, as polynomials of the unit vector.
 template <class T> static inline void harmonics(EdgeBatch<T>& b, int l_max) {

@@ -84,6 +84,8 @@ template <class T> void Evaluation<T>::reserve(int n, int n_threads) {
   while (int(workers_.size()) < n_threads) workers_.push_back(std::make_unique<Worker>());
   for (auto& w : workers_) {
     w->phi.resize(largest * rows * C);
+    w->scratch.resize(rows * C);
+    w->batch.scratch = w->scratch.data();
     w->gradient.resize(largest * components());
     w->local.resize(largest * width * C * 2);
     w->hidden.resize(int64_t(largest) * model_.readout_width);

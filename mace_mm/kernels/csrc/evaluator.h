@@ -41,8 +41,8 @@ class Evaluator {
 // Pairs of a chunk that are inside the cutoff at this step, compacted.
 template <class T> struct ActiveEdges {
   std::vector<int> first, sender, slot, bin;
-  std::vector<T> fraction, scale;       // place in the bin, bins to the Å
-  std::vector<T> x, y, z, inverse;      // unit vector and 1 / distance
+  Aligned<T> fraction, scale;       // place in the bin, bins to the Å
+  Aligned<T> x, y, z, inverse;      // unit vector and 1 / distance
 };
 
 template <class T> class Evaluation final : public Evaluator {
@@ -57,13 +57,13 @@ template <class T> class Evaluation final : public Evaluator {
  private:
   struct Worker {
     EdgeBatch<T> batch;
-    std::vector<T> phi, gradient, hidden, d_hidden, local;
+    Aligned<T> phi, gradient, hidden, d_hidden, local, scratch;
     std::vector<const T*> from;
     std::vector<T*> to;
   };
   struct ChunkState {
     ActiveEdges<T> edges;
-    std::vector<T> collected[2];       // (slots, features, channels), layers alternate
+    Aligned<T> collected[2];           // (slots, features, channels), layers alternate
     std::vector<double> slot_forces;   // (slots, 3)
     double virial[9];
     bool finite;
@@ -114,7 +114,7 @@ template <class T> class Evaluation final : public Evaluator {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<ChunkState> chunks_;
   // By layer, in sorted order: features of its senders, summed messages A, outputs M, dE/dM.
-  std::vector<std::vector<T>> features_, messages_, outputs_, d_outputs_;
+  std::vector<Aligned<T>> features_, messages_, outputs_, d_outputs_;
   std::vector<double> node_energies_, forces_;
   std::vector<int> phase_kind_, phase_layer_;
 };

@@ -30,22 +30,20 @@ int Evaluation<T>::fill_batch(int i, int c, int row, int start, EdgeBatch<T>& b)
   const ActiveEdges<T>& e = chunks_[c].edges;
   const int n = std::min(EDGES, e.first[row + 1] - start);
   const int kind = list_.species[list_.chunks[c].begin + row];
-  alignas(64) T t[EDGES], scale[EDGES];
   b.n = n;
   for (int k = 0; k < EDGES; k++) {
     const int q = start + (k < n ? k : 0);
-    t[k] = e.fraction[q], scale[k] = e.scale[q];
+    b.fraction[k] = e.fraction[q], b.scale[k] = e.scale[q];
     b.unit[0][k] = e.x[q], b.unit[1][k] = e.y[q], b.unit[2][k] = e.z[q];
     b.inverse_distance[k] = e.inverse[q];
     const int j = e.sender[q];
     if (is_mixed(i)) {
       b.rows[k] = pair_splines_.bin(kind, list_.species[j], e.bin[q]);
     } else {
-      b.rows[k] = layer.radial.get() + e.bin[q] * layer.layout.bin;
+      b.rows[k] = layer.radial.get() + e.bin[q] * layer.bin;
       b.features[k] = sender_features(i, j);
     }
   }
-  spline_weights(b, t, scale);
   harmonics(b, model_.l_max);
   couple(b, layer.couplings.data(), int(layer.couplings.size()), layer.n_couplings);
   return n;
@@ -71,8 +69,7 @@ template <class T> void Evaluation<T>::messages(int i, int c, Worker& w, T* to) 
       fill_batch(i, c, row, start, w.batch);
       for (const KernelCall<T>& call : layer.forward_calls)
         (is_mixed(i) ? call.kernel.forward_unit : call.kernel.forward)(
-            w.batch, layer.layout, call.runs.data(), call.feature, model_.channels, phi,
-            start == e.first[row]);
+            w.batch, call.place, call.rows.data(), model_.channels, phi, start == e.first[row]);
     }
   }
 }
@@ -237,7 +234,7 @@ template <class T> void Evaluation<T>::back_to_edges(int i, int c, Worker& w, co
   const T* d_phi = is_mixed(i) ? g : w.phi.data();
   ChunkState& state = chunks_[c];
   const ActiveEdges<T>& e = state.edges;
-  std::vector<T>& collected = state.collected[i % 2];
+  Aligned<T>& collected = state.collected[i % 2];
   const int64_t width = layer.features_in() * C;
   if (i > 0) std::fill(collected.begin(), collected.end(), T(0));
   EdgeBatch<T>& b = w.batch;
@@ -250,8 +247,7 @@ template <class T> void Evaluation<T>::back_to_edges(int i, int c, Worker& w, co
       for (const KernelCall<T>& call : layer.backward_calls) {
         const PathKernel<T>& k = call.kernel;
         auto* kernel = i > 0 ? k.backward : is_mixed(i) ? k.backward_unit : k.backward_constant;
-        kernel(b, layer.layout, call.runs.data(), call.feature, model_.channels,
-               d_phi + row * size);
+        kernel(b, call.place, call.rows.data(), model_.channels, d_phi + row * size);
       }
       couple_back(b, layer.couplings.data(), int(layer.couplings.size()));
       edge_gradient(b, model_.l_max);

@@ -2,7 +2,6 @@
 #pragma once
 #include <array>
 #include <cmath>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <vector>
@@ -11,14 +10,15 @@
 #include "convolution.h"
 #include "form.h"
 #include "linear.h"
+#include "memory.h"
 
 namespace mm {
 
 // Paths that one kernel evaluates together.
 template <class T> struct KernelCall {
   PathKernel<T> kernel;
-  std::vector<PathRun> runs;
-  int feature;  // first row of the sender's feature
+  std::vector<MessageRows> rows;  // of each path
+  GroupPlace place;
 };
 
 // A matrix, one for all elements or one for each.
@@ -28,15 +28,22 @@ template <class T> struct Matrix {
   const T* of(int species) const { return data + step * species; }
 };
 
+// A path's place among those of its layer, in the order of ordered_paths.
+struct PathPlace {
+  int index, coefficient;
+  MessageRows rows;
+};
+using PathPlaces = std::map<std::array<int, 3>, PathPlace>;  // by l_in, l_edge, l_out
+
 template <class T> struct Layer {
   int hidden_in, hidden_out, correlation;
   int n_paths, phi_rows, n_couplings;
-  RadialLayout layout;
+  int64_t bin;                  // numbers from one bin of the splines to the next
   std::shared_ptr<T[]> radial;  // (tables, bins, blocks, paths, coefficients, 16)
   std::vector<KernelCall<T>> forward_calls, backward_calls;
   std::vector<CouplingEntry> couplings;
+  std::vector<int> path_index;  // of the form's paths, among the splines
   int paths_of[4], phi_row[4];  // by l_out
-  int path_to[4];               // the last path to l_out; of layer 0 the only one
   Matrix<T> linear[4], linear_t[4];
   bool linear_by_species;
   const Contraction<T>* contraction[3];
@@ -57,12 +64,6 @@ struct Repulsion {
   const double* pairs = nullptr;  // (n_species, n_species, 3): strength, 1 / screening, reach
   double coefficient[4], decay[4], exponent;
 };
-
-template <class T> std::shared_ptr<T[]> aligned_memory(int64_t size) {
-  void* memory = std::aligned_alloc(64, (size_t(size) * sizeof(T) + 63) / 64 * 64);
-  if (!memory) throw Error("not enough memory for the model");
-  return std::shared_ptr<T[]>(static_cast<T*>(memory), std::free);
-}
 
 // Bins of the splines: of one width up to the distance `split`, of another beyond.
 struct Bins {
@@ -91,6 +92,8 @@ template <class T> struct Model {
   void read(const Form& form);
   void read_layer(const Form& form, int i);
   void read_paths(const Form& form, int i);
+  void read_couplings(const Form& form, int i, const int64_t* paths,
+                      const std::vector<PathPlace*>& places);
   void read_splines(const Form& form, int i);
   void choose_bins(const Form& form);
   struct Knots;
@@ -167,16 +170,32 @@ template <class T> void Model<T>::read_layer(const Form& form, int i) {
 
 template <class T>
 static void add_calls(std::vector<KernelCall<T>>& calls, std::vector<PathKernel<T>> kernels,
-                      const std::map<std::array<int, 3>, PathRun>& runs, int l_in) {
+                      const PathPlaces& places, int l_in) {
   for (PathKernel<T>& kernel : kernels) {
-    KernelCall<T> call{kernel, {}, l_in * l_in};
+    KernelCall<T> call{kernel, {}, {l_in * l_in, 0, 0, int(places.size())}};
     for (const auto& path : kernel.paths) {
-      const auto run = runs.find({l_in, path[0], path[1]});
-      if (run == runs.end()) throw Error("damaged evaluation form: unexpected paths");
-      call.runs.push_back(run->second);
+      const PathPlace& place = places.at({l_in, path[0], path[1]});
+      if (call.rows.empty()) call.place.radial = place.index;
+      if (!call.place.coefficient) call.place.coefficient = place.coefficient;
+      call.rows.push_back(place.rows);
     }
     calls.push_back(std::move(call));
   }
+}
+
+// Places of the paths that a layer can have; rows are left to the form, which orders its messages.
+static inline PathPlaces path_places(int hidden_in, int l_max) {
+  PathPlaces places;
+  int target = MAX_HARMONICS;
+  for (int l_in = 0; l_in <= hidden_in; l_in++)
+    for (const auto& [l_edge, l_out] : ordered_paths(l_in, l_max)) {
+      const bool coupled = l_in && l_edge;
+      const int index = int(places.size());
+      const int coefficient = coupled ? target : l_in ? 0 : l_out * l_out;
+      places[{l_in, l_edge, l_out}] = {index, coefficient, {0, 0}};
+      if (coupled) target += (2 * l_in + 1) * (2 * l_out + 1);
+    }
+  return places;
 }
 
 template <class T> void Model<T>::read_paths(const Form& form, int i) {
@@ -184,52 +203,59 @@ template <class T> void Model<T>::read_paths(const Form& form, int i) {
   const std::string tag = "." + std::to_string(i);
   layer.n_paths = int(form.rows("paths" + tag));
   const int64_t* paths = form.integers("paths" + tag, layer.n_paths * 3);
-  read_splines(form, i);
-  std::vector<int> place(layer.n_paths);
+  PathPlaces places = path_places(layer.hidden_in, l_max);
+  if (int(places.size()) != layer.n_paths)
+    throw Error("damaged evaluation form: unexpected paths");
+  std::vector<PathPlace*> found;
   for (int l = 0; l < 4; l++) layer.paths_of[l] = 0;
   for (int p = 0; p < layer.n_paths; p++) {
-    const int64_t *q = paths + 3 * p, l_out = q[2];
-    if (q[0] < 0 || q[0] > layer.hidden_in || l_out < 0 || l_out > l_max || q[1] > l_max)
+    const int64_t* q = paths + 3 * p;
+    const auto place = places.find({int(q[0]), int(q[1]), int(q[2])});
+    if (place == places.end() || std::count(found.begin(), found.end(), &place->second))
       throw Error("damaged evaluation form: an impossible path");
-    place[p] = layer.paths_of[l_out]++;
-    layer.path_to[l_out] = p;
+    found.push_back(&place->second);
+    layer.path_index.push_back(place->second.index);
+    place->second.rows.first = layer.paths_of[q[2]]++;
   }
   layer.phi_rows = 0;
   for (int l = 0; l <= l_max; l++) {
     layer.phi_row[l] = layer.phi_rows;
     layer.phi_rows += (2 * l + 1) * layer.paths_of[l];
   }
-  std::map<std::array<int, 3>, PathRun> runs;
-  std::vector<int> first(layer.n_paths, 0);
-  int target = MAX_HARMONICS;
   for (int p = 0; p < layer.n_paths; p++) {
-    const int l_in = int(paths[3 * p]), l_edge = int(paths[3 * p + 1]);
-    const int l_out = int(paths[3 * p + 2]);
-    runs[{l_in, l_edge, l_out}] = {p, l_in ? target : l_out * l_out,
-                                   layer.phi_row[l_out] + place[p], layer.paths_of[l_out]};
-    if (l_in == 0) continue;
-    first[p] = target;
-    if (l_edge) target += (2 * l_in + 1) * (2 * l_out + 1);
+    const int64_t l_out = paths[3 * p + 2];
+    found[p]->rows.first += layer.phi_row[l_out];
+    found[p]->rows.stride = layer.paths_of[l_out];
   }
-  if (target > MAX_COEFFICIENTS) throw Error("damaged evaluation form: unexpected paths");
-  layer.n_couplings = target - MAX_HARMONICS;
   for (int l_in = 0; l_in <= layer.hidden_in; l_in++) {
-    add_calls(layer.forward_calls, kernels_for<T, Way::FORWARD>(l_in, l_max), runs, l_in);
-    add_calls(layer.backward_calls, kernels_for<T, Way::BACKWARD>(l_in, l_max), runs, l_in);
+    add_calls(layer.forward_calls, kernels_for<T, Way::FORWARD>(l_in, l_max), places, l_in);
+    add_calls(layer.backward_calls, kernels_for<T, Way::BACKWARD>(l_in, l_max), places, l_in);
   }
-  size_t covered = 0;
-  for (const KernelCall<T>& call : layer.forward_calls) covered += call.runs.size();
-  if (covered != size_t(layer.n_paths)) throw Error("damaged evaluation form: unexpected paths");
+  read_couplings(form, i, paths, found);
+  read_splines(form, i);
+}
+
+template <class T>
+void Model<T>::read_couplings(const Form& form, int i, const int64_t* paths,
+                              const std::vector<PathPlace*>& places) {
+  Layer<T>& layer = layers[i];
+  layer.n_couplings = 0;
+  for (int p = 0; p < layer.n_paths; p++)
+    if (paths[3 * p] && paths[3 * p + 1])
+      layer.n_couplings += int((2 * paths[3 * p] + 1) * (2 * paths[3 * p + 2] + 1));
+  const int end = MAX_HARMONICS + layer.n_couplings;
+  if (end > MAX_COEFFICIENTS) throw Error("damaged evaluation form: unexpected paths");
+  const std::string tag = "." + std::to_string(i);
   const int n = int(form.rows("coupling_index" + tag));
   const int64_t* index = form.integers("coupling_index" + tag, n * 4);
   const double* value = form.reals<double>("coupling_value" + tag, n);
   for (int k = 0; k < n; k++) {
     const int64_t *q = index + 4 * k, p = q[0];
-    if (p < 0 || p >= layer.n_paths || q[3] < 0 || q[3] >= n_components || !first[p])
+    if (p < 0 || p >= layer.n_paths || q[3] < 0 || q[3] >= n_components || !paths[3 * p])
       throw Error("damaged evaluation form: an impossible coupling");
     const int columns = 2 * int(paths[3 * p + 2]) + 1;
-    const int to = first[p] + int(q[1]) * columns + int(q[2]);
-    if (to < MAX_HARMONICS || to >= target)
+    const int to = places[p]->coefficient + int(q[1]) * columns + int(q[2]);
+    if (to < MAX_HARMONICS || to >= end)
       throw Error("damaged evaluation form: an impossible coupling");
     layer.couplings.push_back({to, int(q[3]), value[k]});
   }

@@ -82,12 +82,13 @@ template <class T> void Model<T>::read_splines(const Form& form, int i) {
   for (int p = 0; p < n_species * n_species; p++)
     if (pair_table[p] < 0 || pair_table[p] >= knots.tables)
       throw Error("damaged evaluation form: a spline table that is not there");
-  layer.layout = {layer.n_paths, bin};
+  layer.bin = bin;
   layer.radial = aligned_memory<T>(knots.tables * n_bins * bin);
   for (int64_t k = 0; k < knots.tables * n_bins; k++)
-    for (int64_t b = 0; b < knots.blocks; b++)
+    for (int64_t b = 0; b < knots.blocks; b++) {
+      const int64_t p = b % layer.n_paths, here = b - p + layer.path_index[p];
       for (int lane = 0; lane < BLOCK; lane++) {
-        T* to = layer.radial.get() + k * bin + b * N * BLOCK + lane;
+        T* to = layer.radial.get() + k * bin + here * N * BLOCK + lane;
         const auto put = [&](const auto& c) {
           for (int m = 0; m < N; m++) to[m * BLOCK] = T(c[m]);
         };
@@ -109,6 +110,7 @@ template <class T> void Model<T>::read_splines(const Form& form, int i) {
                                     slope[0] + slope[1] - 2 * step});
         }
       }
+    }
 }
 
 }  // namespace mm

@@ -16,7 +16,7 @@ template <class T> class PairSplines {
  public:
   explicit PairSplines(const Model<T>& model)
       : model_(model), n_species_(model.n_species), n_bins_(model.bins.total()),
-        bin_(model.layers[0].layout.bin), tables_(size_t(n_species_) * n_species_) {}
+        bin_(model.layers[0].bin), tables_(size_t(n_species_) * n_species_) {}
 
   // Makes what is missing for the elements among `species`, sorted in runs. Returns whether the
   // tables of all pairs are there: those of many elements would take too much memory. Any thread
@@ -64,9 +64,8 @@ template <class T> void PairSplines<T>::make(int receiver, int sender) {
   for (int m = 0; m < N; m++) from[m] = &in[m * C], to[m] = &out[m * C];
   for (int64_t k = 0; k < n_bins_; k++)
     for (int l = 0; l <= model_.l_max; l++) {
-      const int path = layer.path_to[l];
       const auto place = [&](int64_t c, int m) {
-        return k * bin_ + ((c / BLOCK * layer.n_paths + path) * N + m) * BLOCK + c % BLOCK;
+        return k * bin_ + ((c / BLOCK * layer.n_paths + l) * N + m) * BLOCK + c % BLOCK;
       };
       for (int m = 0; m < N; m++)
         for (int64_t c = 0; c < C; c++) in[m * C + c] = given[place(c, m)] * embedding[c];
