@@ -7,7 +7,9 @@ import pytest
 import torch
 from training_frames import ATOMIC_ENERGIES, make_frames, settings, write_frames
 
+from mace_mm.cli.compile import compile_checkpoint, potential_of_checkpoint
 from mace_mm.cli.train import _base
+from mace_mm.deploy.archive import ArchiveMetadata, load_archive, make_archive, save_archive
 from mace_mm.deploy.open_model import open_model
 from mace_mm.deploy.select_head import select_head
 from mace_mm.errors import ConfigError
@@ -15,7 +17,7 @@ from mace_mm.graph.batching import build_graph, collate
 from mace_mm.model.config import MACEConfig
 from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential
-from mace_mm.training.checkpoint import latest_checkpoint, list_checkpoints
+from mace_mm.training.checkpoint import latest_checkpoint, list_checkpoints, load_checkpoint
 from mace_mm.training.config_file import parse_config
 from mace_mm.training.devices import make_fabric
 from mace_mm.training.finetune import expand_heads
@@ -114,6 +116,37 @@ def test_frozen_parts_stay_and_the_rest_learns_also_after_a_restart(tmp_path, ba
     for name, parameter in potential.named_parameters():
         frozen = ".embedding." in name or ".radial." in name or ".layers.0." in name
         assert torch.equal(parameter, start[name]) == frozen, name
+
+
+def test_a_tuned_archive_tells_what_its_base_was_trained_on(tmp_path, base: Path, caplog) -> None:
+    known = ArchiveMetadata(
+        name="base",
+        training_data="old frames",
+        training_data_licence="MIT",
+        total_charges=(0, 1),
+        shortest_distances={"H-H": 0.1, "H-O": 3.0, "C-O": 1.1},
+    )
+    start = tmp_path / "base.pt"
+    old = potential_of_checkpoint(load_checkpoint(base), None)
+    save_archive(start, make_archive(old, known))
+    values = tune_settings(tmp_path, start, 0.0, elements=["H", "O"])
+    write_frames(tmp_path / "new.xyz", 8, molecules=("water",))
+    values["data"] |= {"description": "new frames", "licence": "CC0"}
+    train(values)
+    domain = prepare_frames(parse_config(values)).domains["default"]
+    checkpoint, output = list_checkpoints(tmp_path / "run")[-1], tmp_path / "tuned.pt"
+    compile_checkpoint(checkpoint, output, domain=domain)
+    found = load_archive(output).metadata
+    assert found.training_data == "new frames; started from base (old frames)"
+    assert found.training_data_licence == "CC0; of base: MIT"
+    assert found.total_charges == (0, 1)
+    own = domain.shortest_distances()
+    assert found.shortest_distances == {"H-H": 0.1, "H-O": own["H-O"]}
+    start.unlink()
+    compile_checkpoint(checkpoint, output, domain=domain)
+    found = load_archive(output).metadata
+    assert "will not know what its base was trained on" in caplog.text
+    assert found.total_charges == () and found.shortest_distances == {}
 
 
 def test_replay_keeps_the_base_in_a_head_of_its_own(tmp_path, base: Path) -> None:

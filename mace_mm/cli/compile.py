@@ -10,6 +10,7 @@ from rich.console import Console
 _LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from mace_mm.deploy.archive import ArchiveMetadata
     from mace_mm.model.potential import Potential
     from mace_mm.training.checkpoint import Checkpoint
     from mace_mm.training.domain import Domain
@@ -34,10 +35,7 @@ def compile_(
 
 
 def _domain(path: Path, head: str | None) -> "Domain | None":
-    """The range of the training frames, if they are still where the run found them.
-
-    None for a tuned model, which also knows what its base was trained on.
-    """
+    """The range of the training frames, if they are still where the run found them."""
     from mace_mm.errors import ConfigError, DataError
     from mace_mm.training.checkpoint import load_checkpoint
     from mace_mm.training.config_file import parse_config
@@ -45,10 +43,7 @@ def _domain(path: Path, head: str | None) -> "Domain | None":
 
     checkpoint = load_checkpoint(path)
     try:
-        config = parse_config(checkpoint.config, origin=f"settings of {path}")
-        if config.fine_tune is not None:
-            return None
-        frames = prepare_frames(config)
+        frames = prepare_frames(parse_config(checkpoint.config, origin=f"settings of {path}"))
     except (ConfigError, DataError) as error:
         _LOG.warning("the archive will not know the limits of its training data: %s", error)
         return None
@@ -76,7 +71,8 @@ def compile_checkpoint(
     """Write the archive of a checkpoint; see `compile_`.
 
     Without the `domain` of its training frames the archive does not know its limits, and a
-    simulation can only warn by general rules.
+    simulation can only warn by general rules. A tuned model's limits are those of its base and of
+    its own frames together, unknown where the base does not tell.
 
     Raises:
         CheckpointError, ArchiveError: a file that cannot be read, or an archive that disagrees.
@@ -90,18 +86,67 @@ def compile_checkpoint(
     checkpoint = load_checkpoint(path)
     potential = potential_of_checkpoint(checkpoint, head, weights)
     data: dict[str, Any] = checkpoint.config["data"]
+    tune = checkpoint.config["fine_tune"]
+    base = None if tune is None else _base_metadata(tune)
+    trained_on, licence = data["description"], data["licence"]
+    if base is not None:
+        trained_on += f"; started from {base.name} ({base.training_data})"
+        licence += f"; of {base.name}: {base.training_data_licence}"
+    charges, distances = _limits(domain, base, potential)
     metadata = ArchiveMetadata(
         name=checkpoint.config["name"],
         level_of_theory=data["level_of_theory"],
-        training_data=data["description"],
-        training_data_licence=data["licence"],
+        training_data=trained_on,
+        training_data_licence=licence,
         created=datetime.now(UTC).date().isoformat(),
         results=_results(checkpoint),
-        total_charges=() if domain is None else tuple(sorted(domain.charges)),
-        shortest_distances={} if domain is None else domain.shortest_distances(),
+        total_charges=charges,
+        shortest_distances=distances,
     )
     save_archive(output, make_archive(potential, metadata))
     check_equal(checkpoint, head, weights, load_archive(output).potential)
+
+
+def _base_metadata(tune: dict[str, Any]) -> "ArchiveMetadata":
+    """What is known of the model that a tuned one started from."""
+    from mace_mm.deploy.archive import ArchiveMetadata
+    from mace_mm.deploy.open_model import open_model
+    from mace_mm.errors import MaceMMError
+    from mace_mm.training.checkpoint import is_checkpoint, load_checkpoint
+
+    try:
+        if not is_checkpoint(tune["model"]):
+            return open_model(tune["model"], head=tune["head"]).metadata
+        config = load_checkpoint(Path(tune["model"])).config
+    except MaceMMError as error:
+        _LOG.warning("the archive will not know what its base was trained on: %s", error)
+        return ArchiveMetadata(name=Path(tune["model"]).stem)
+    data = config["data"]
+    return ArchiveMetadata(
+        name=config["name"],
+        training_data=data["description"],
+        training_data_licence=data["licence"],
+    )
+
+
+def _limits(
+    domain: "Domain | None", base: "ArchiveMetadata | None", potential: "Potential"
+) -> tuple[tuple[int, ...], dict[str, float]]:
+    """Charges and shortest distances seen here or by the base; empty where one is not known."""
+    from mace_mm.elements import symbol
+
+    if domain is None:
+        return (), {}
+    charges, distances = domain.charges, domain.shortest_distances()
+    if base is not None:
+        charges = charges | set(base.total_charges) if base.total_charges else set()
+        elements = {symbol(z) for z in potential.network.config.atomic_numbers}
+        if not base.shortest_distances:
+            distances = {}
+        for pair, distance in base.shortest_distances.items():
+            if elements.issuperset(pair.split("-")):
+                distances[pair] = min(distance, distances.get(pair, distance))
+    return tuple(sorted(charges)), distances
 
 
 def _results(checkpoint: "Checkpoint") -> dict[str, Any]:

@@ -81,8 +81,7 @@ def train_one(settings: "TrainingConfig", console: Console, check: bool) -> None
                 checkpoint_path(folder, loop.progress.step),
                 archive,
                 head=head,
-                # A tuned model also knows what its base was trained on, which is not known here.
-                domain=None if settings.fine_tune else frames.domains.get(head),
+                domain=frames.domains.get(head),
             )
             console.print(f"wrote {archive}")
 
