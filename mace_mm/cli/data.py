@@ -1,14 +1,16 @@
-"""``mace-mm data``: look at, divide, convert and fetch training data."""
+"""``mace-mm data``: look at, divide, change and fetch training data."""
 
 import typer
 
 from mace_mm.cli.data_check import check
 from mace_mm.cli.data_convert import convert
+from mace_mm.cli.data_difference import difference
 from mace_mm.cli.data_fetch import fetch_spice
 from mace_mm.cli.data_split import split
 
-data = typer.Typer(help="Look at, divide, convert and fetch training data.", no_args_is_help=True)
+data = typer.Typer(help="Look at, divide, change and fetch training data.", no_args_is_help=True)
 data.command()(check)
 data.command()(split)
 data.command()(convert)
+data.command()(difference)
 data.command("fetch-spice")(fetch_spice)

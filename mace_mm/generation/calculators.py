@@ -15,6 +15,7 @@ CALCULATORS = {
     "orca": "ase.calculators.orca:ORCA",
     "psi4": "ase.calculators.psi4:Psi4",
     "mace": "mace_mm.simulation.ase_calculator:MACECalculator",
+    "difference": "mace_mm.generation.difference:DifferenceCalculator",
 }
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from rdkit import Chem
 
 from mace_mm.generation.molecules import Candidate, from_mapped_smiles, mapped_smiles, parse_smiles
+from mace_mm.generation.named_files import contents_of
 from mace_mm.generation.protocol import ClusterSettings, DimerSettings, Protocol, fingerprint
 from mace_mm.generation.seeding import derive_seed
 
@@ -145,6 +146,7 @@ def sampling_key(item: Item, protocol: Protocol, content: str) -> str:
             decisive += [protocol.dimers[item.settings], protocol.conformers]
         case _:
             decisive += [protocol.conformers, protocol.sampling, protocol.selection, protocol.cold]
+            decisive += contents_of(protocol.sampling.force.options)
     if item.kind == "cluster":
         decisive.append(protocol.clusters[item.settings])
     return fingerprint(*decisive)

@@ -9,6 +9,7 @@ import numpy as np
 from mace_mm.elements import atomic_number, symbol
 from mace_mm.errors import DataError
 from mace_mm.generation.label_settings import LabelSettings
+from mace_mm.generation.named_files import contents_of
 from mace_mm.units import HARTREE_TO_EV
 
 
@@ -153,12 +154,14 @@ def label_frames(
         DependencyError: the program is not installed.
         ConfigError: the settings do not fit the program.
     """
-    return _labeler(settings.model_dump_json()).label(atomic_numbers, frames, charge)
+    labeler = _labeler(settings.model_dump_json(), *contents_of(settings.options))
+    return labeler.label(atomic_numbers, frames, charge)
 
 
-# A process labels molecule after molecule: networks and libraries are loaded once.
+# A process labels molecule after molecule: networks and libraries are loaded once, and again when
+# a file that the settings name has changed.
 @lru_cache(maxsize=8)
-def _labeler(settings_json: str) -> Labeler:
+def _labeler(settings_json: str, *contents: str) -> Labeler:
     settings = LabelSettings.model_validate_json(settings_json)
     match settings.kind:
         case "tblite":

@@ -16,6 +16,7 @@ from mace_mm.generation.execution import Lost, Runner, Task
 from mace_mm.generation.items import Item, sampling_key
 from mace_mm.generation.label_settings import LabelSettings
 from mace_mm.generation.molecules import Rejection
+from mace_mm.generation.named_files import contents_of
 from mace_mm.generation.protocol import Protocol, fingerprint
 from mace_mm.generation.report import Report
 from mace_mm.generation.sources import given_frames
@@ -128,7 +129,8 @@ def sample(
 
 def label_key(entry: Keyed, settings: LabelSettings) -> str:
     """Names the labels of an item at one level of theory."""
-    return fingerprint(entry.key, settings.model_dump_json(exclude={"name"}))
+    decisive = [entry.key, settings.model_dump_json(exclude={"name"})]
+    return fingerprint(*decisive, *contents_of(settings.options))
 
 
 def label(

@@ -27,7 +27,8 @@ def farthest_points(frames: np.ndarray, atomic_numbers: np.ndarray, count: int) 
     """Choose up to ``count`` frames, each time the one farthest from all chosen before.
 
     Distances are RMSDs over heavy atoms (over all atoms where there are fewer than four heavy
-    ones); the first frame comes first, ties go to the earlier frame.
+    ones); the first frame comes first, ties go to the earlier frame. Where all are kept, they keep
+    their order.
 
     Args:
         frames: (n_frames, n_atoms, 3) Å.
@@ -39,13 +40,12 @@ def farthest_points(frames: np.ndarray, atomic_numbers: np.ndarray, count: int) 
     heavy = np.flatnonzero(atomic_numbers > 1)
     atoms = heavy if heavy.size >= 4 else np.arange(atomic_numbers.size)
     coordinates = frames[:, atoms]
-    n_chosen = min(count, len(frames))
-    if n_chosen == 0:
-        return np.empty(0, dtype=np.int64)
+    if count >= len(frames) or count == 0:
+        return np.arange(min(count, len(frames)))
     chosen = [0]
     nearest = aligned_rmsd(coordinates[0], coordinates)
     nearest[0] = -1.0
-    while len(chosen) < n_chosen:
+    while len(chosen) < count:
         index = int(nearest.argmax())
         chosen.append(index)
         nearest = np.minimum(nearest, aligned_rmsd(coordinates[index], coordinates))
