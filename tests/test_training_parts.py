@@ -12,7 +12,7 @@ from mace_mm.cli.active_config import read_active_config
 from mace_mm.data.dataset import GraphDataset
 from mace_mm.data.extxyz import write_extxyz
 from mace_mm.data.frames import MemoryFrames
-from mace_mm.errors import ConfigError
+from mace_mm.errors import ConfigError, DataError
 from mace_mm.model.potential import Prediction
 from mace_mm.training.averaging import WeightAverage
 from mace_mm.training.config import LossConfig, ScheduleConfig, TrainingConfig
@@ -64,6 +64,35 @@ def test_repeated_frames_in_batches_of_their_own(tmp_path) -> None:
     )
     files = [{i >= 5 for i in batch} for batch in sampler]
     assert sorted(map(len, files)) == [1] * 6
+
+
+@pytest.mark.parametrize("by", ["frame", "molecule"])
+def test_frames_that_are_train_only_are_not_set_aside(tmp_path, by) -> None:
+    for name, n in (("a", 12), ("b", 20)):
+        frames = [
+            dataclasses.replace(f, subset=name, name=f"{i}") for i, f in enumerate(make_frames(n))
+        ]
+        write_extxyz(tmp_path / f"{name}.xyz", frames)
+    more = {"path": str(tmp_path / "b.xyz"), "train_only": True, "repeat": 2}
+    for first in (0, 1):
+        files = [{"path": str(tmp_path / "a.xyz")}, more]
+        data = {"train": files[first:] + files[:first], "validation_fraction": 0.25, "split_by": by}
+        made = prepare_frames(parse_config({**settings(tmp_path), "data": data}))
+        subsets = [
+            [part.source[i].subset for i in range(len(part.source))]
+            for part in (made.train, made.validation)
+        ]
+        n = len(subsets[1])
+        assert 2 <= n <= 4 and subsets[1] == ["a"] * n
+        assert sorted(subsets[0]) == ["a"] * (12 - n) + ["b"] * 40
+        names = [
+            {part.source[i].name for i in range(len(part.source)) if part.source[i].subset == "a"}
+            for part in (made.train, made.validation)
+        ]
+        assert not names[0] & names[1]
+    values = {**settings(tmp_path), "data": {"train": [more], "split_by": by}}
+    with pytest.raises(DataError, match="all files are train_only"):
+        prepare_frames(parse_config(values))
 
 
 def test_frames_kept_apart_do_not_set_the_scale(tmp_path) -> None:

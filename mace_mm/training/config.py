@@ -27,6 +27,8 @@ class FilesConfig(_Section):
             gradients are far larger, such as atoms at very short distance: clipping would leave
             nothing of the others. The scale and the mean number of neighbors are measured without
             them.
+        train_only: never set frames of this file aside for validation, such as frames with labels
+            of a cheaper origin.
     """
 
     path: str
@@ -40,6 +42,7 @@ class FilesConfig(_Section):
     max_frames: int | None = Field(default=None, gt=0)
     repeat: int = Field(default=1, gt=0)
     own_batches: bool = False
+    train_only: bool = False
 
 
 class DataConfig(_Section):

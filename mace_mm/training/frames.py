@@ -40,11 +40,13 @@ class WeightedFrames(NamedTuple):
         source: the frames.
         weights: (n_frames,) float64.
         apart: (n_frames,) int64; frames with different ones never share a batch.
+        train_only: (n_frames,) bool; frames that are never set aside for validation.
     """
 
     source: FrameSource
     weights: np.ndarray
     apart: np.ndarray
+    train_only: np.ndarray
 
 
 def open_file(config: FilesConfig, seed: int) -> FrameSource:
@@ -92,20 +94,22 @@ def open_file(config: FilesConfig, seed: int) -> FrameSource:
 
 def gather(files: Sequence[FilesConfig], data: DataConfig, seed: int) -> WeightedFrames:
     """Open files and put them one after the other, with the weights of files and subsets."""
-    sources, weights, apart = [], [], []
+    sources, weights, apart, train_only = [], [], [], []
     for number, config in enumerate(files, start=1):
         source = open_file(config, seed)
         factors = np.array([data.subset_weights.get(e.subset, 1.0) for e in source.entries])
         sources.append(source)
         weights.append(config.weight * factors[source.entry_of_frame])
         apart.append(np.full(len(source), number * config.own_batches))
-    return WeightedFrames(ConcatFrames(sources), np.concatenate(weights), np.concatenate(apart))
+        train_only.append(np.full(len(source), config.train_only))
+    columns = (np.concatenate(column) for column in (weights, apart, train_only))
+    return WeightedFrames(ConcatFrames(sources), *columns)
 
 
 def subset(frames: WeightedFrames, indices: np.ndarray) -> WeightedFrames:
     """Return some of the frames."""
     source = SubsetFrames(frames.source, indices)
-    return WeightedFrames(source, frames.weights[indices], frames.apart[indices])
+    return WeightedFrames(source, *(column[indices] for column in frames[1:]))
 
 
 def split(
@@ -116,25 +120,27 @@ def split(
     Raises:
         DataError: too few molecules or frames to split.
     """
-    source = frames.source
+    eligible = np.flatnonzero(~frames.train_only)
+    if eligible.size == 0:
+        raise DataError("all files are train_only: name data.validation files")
     if by == "frame":
-        n_held = round(fraction * len(source))
-        if not 0 < n_held < len(source):
-            raise DataError(f"{len(source)} frames are too few to set {fraction:.0%} aside")
-        order = np.random.default_rng([seed, 17]).permutation(len(source))
-        parts = np.sort(order[n_held:]), np.sort(order[:n_held])
-        return subset(frames, parts[0]), subset(frames, parts[1])
-    fractions = {"train": 1.0 - fraction, "validation": fraction}
-    made = split_by_molecule(source, fractions, by=by, seed=seed)
-    chosen = np.zeros(len(source.entries), dtype=bool)
-    chosen[list(made.parts["validation"])] = True
-    held = chosen[source.entry_of_frame]
-    if held.all() or not held.any():
-        raise DataError(
-            f"the {len(source)} training frames cannot be divided by {by}: choose "
-            "data.split_by: frame, or name data.validation files"
-        )
-    return subset(frames, np.flatnonzero(~held)), subset(frames, np.flatnonzero(held))
+        n_held = round(fraction * eligible.size)
+        if not 0 < n_held < eligible.size:
+            raise DataError(f"{eligible.size} frames are too few to set {fraction:.0%} aside")
+        order = np.random.default_rng([seed, 17]).permutation(eligible.size)
+        held = eligible[order[:n_held]]
+    else:
+        source = SubsetFrames(frames.source, eligible)
+        fractions = {"train": 1.0 - fraction, "validation": fraction}
+        made = split_by_molecule(source, fractions, by=by, seed=seed)
+        held = eligible[np.isin(source.entry_of_frame, list(made.parts["validation"]))]
+        if held.size in (0, eligible.size):
+            raise DataError(
+                f"the {eligible.size} training frames cannot be divided by {by}: choose "
+                "data.split_by: frame, or name data.validation files"
+            )
+    kept = np.setdiff1d(np.arange(len(frames.source)), held)
+    return subset(frames, kept), subset(frames, np.sort(held))
 
 
 class WeightedDataset(Dataset[TrainBatch]):

@@ -51,8 +51,10 @@ def prepare_frames(config: TrainingConfig) -> Frames:
     files = [*config.data.train]
     if config.fine_tune is not None:
         files += config.fine_tune.replay
-    if not config.data.validation and any(f.repeat > 1 for f in files):
-        raise ConfigError("repeat needs data.validation files: copies would be set aside, too")
+    if not config.data.validation and any(f.repeat > 1 and not f.train_only for f in files):
+        raise ConfigError(
+            "repeat needs data.validation files or train_only: copies would be set aside, too"
+        )
     frames, isolated = _take_isolated_atoms(gather(files, config.data, config.seed))
     if config.data.validation:
         train = frames
