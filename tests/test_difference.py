@@ -151,6 +151,7 @@ def test_a_protocol_samples_and_labels_with_the_sum(archives: list[Path], tmp_pa
                 "name": "sum",
                 "kind": "ase",
                 "program": "difference",
+                "method": "PBE by difference",
                 "options": options,
                 "atom_energies": {"H": -0.5, "O": -75.0},
             }
@@ -165,7 +166,7 @@ def test_a_protocol_samples_and_labels_with_the_sum(archives: list[Path], tmp_pa
         return [source[i] for i in range(len(source))]
 
     network, frames = archives[0].read_bytes(), generated()
-    assert len(frames) == 10
+    assert len(frames) == 10 and frames[3].level_of_theory == "PBE by difference"
     atoms = Atoms(frames[3].molecule.atomic_numbers, frames[3].molecule.positions)
     atoms.calc = DifferenceCalculator(archives)
     assert frames[3].energy == pytest.approx(atoms.get_potential_energy(), abs=1e-3)

@@ -14,9 +14,10 @@ class LabelSettings(BaseModel):
     ``tblite``: ``method`` GFN2-xTB, GFN1-xTB or IPEA1-xTB. ``ani``: the networks in NeuroChem
     format that the info file ``path`` names. ``pyscf``: ``method`` is a functional (or HF),
     ``basis`` a basis set. ``qcengine``: ``program`` with ``method`` and ``basis``. ``ase``:
-    ``program`` is a calculator's name or ``module:Class``. ``options`` go to the program and are
-    recorded. ``atom_energies`` (hartree, by symbol) replace the isolated atoms that tblite, ani
-    and pyscf compute; the other kinds need them, since SPICE stores formation energies.
+    ``program`` is a calculator's name or ``module:Class``, ``method`` what the data call its level
+    of theory. ``options`` go to the program and are recorded. ``atom_energies`` (hartree, by
+    symbol) replace the isolated atoms that tblite, ani and pyscf compute; the other kinds need
+    them, since SPICE stores formation energies.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,5 +67,5 @@ _OPTIONAL: dict[str, tuple[str, ...]] = {
     "ani": (),
     "pyscf": (),
     "qcengine": ("basis",),
-    "ase": (),
+    "ase": ("method",),
 }
