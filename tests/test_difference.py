@@ -8,16 +8,19 @@ import pytest
 import torch
 import yaml
 from ase import Atoms
+from rdkit import Chem
 
 from mace_mm.cli.app import main
 from mace_mm.data.extxyz import ExtxyzFile, write_extxyz
 from mace_mm.data.labels import LabeledMolecule
 from mace_mm.data.spice import SpiceFile
 from mace_mm.deploy.archive import ArchiveMetadata, make_archive, save_archive
-from mace_mm.errors import ConfigError, DataError
+from mace_mm.errors import ConfigError, DataError, GeometryError
 from mace_mm.generation.difference import DifferenceCalculator, XTBBaseline
+from mace_mm.generation.forces import make_forces
 from mace_mm.generation.label_settings import LabelSettings
 from mace_mm.generation.labelling import LabelError, label_frames
+from mace_mm.generation.protocol import ForceSettings
 from mace_mm.graph.molecule import Molecule
 from mace_mm.model.config import MACEConfig
 from mace_mm.model.mace import MACE
@@ -181,6 +184,16 @@ def test_a_protocol_samples_and_labels_with_the_sum(archives: list[Path], tmp_pa
     after = generated()[3]
     np.testing.assert_array_equal(after.molecule.positions, before.molecule.positions)
     assert abs(after.energy - before.energy) > 1.0
+
+
+def test_dynamics_that_xtb_cannot_follow_cost_one_conformer(archives: list[Path]) -> None:
+    settings = ForceSettings(
+        kind="ase", calculator="difference", options={"model": str(archives[0])}
+    )
+    forces = make_forces(settings, Chem.AddHs(Chem.MolFromSmiles("O")), POSITIONS)
+    together = POSITIONS[[0, 1, 1]]
+    with pytest.raises(GeometryError, match="difference during the dynamics: tblite"):
+        forces(together)
 
 
 def test_what_is_no_difference_is_refused(

@@ -121,8 +121,8 @@ class DifferenceCalculator(Calculator):
         charge = round(atoms.info.get("charge", 0))
         energies, forces = [], []
         for network, baseline in zip(self._networks, self._baselines, strict=True):
-            network.calculate(atoms, properties)
             point = baseline(atoms.numbers, atoms.positions, charge)
+            network.calculate(atoms, properties)
             energies.append(network.results["energy"] + point.energy)
             forces.append(network.results["forces"] + point.forces)
         self.results = {"energy": float(np.mean(energies)), "forces": np.mean(forces, axis=0)}

@@ -7,6 +7,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import AllChem
 
 from mace_mm.errors import DependencyError, GeometryError, InputError
+from mace_mm.generation.labelling import LabelError
 from mace_mm.generation.protocol import ForceSettings
 from mace_mm.generation.sampling import ForceFunction
 from mace_mm.units import (
@@ -171,6 +172,9 @@ def _ase(name: str, options: dict[str, object], mol: Chem.Mol) -> ForceFunction:
 
     def forces(x: np.ndarray) -> np.ndarray:
         atoms.positions = x
-        return np.asarray(atoms.get_forces())
+        try:
+            return np.asarray(atoms.get_forces())
+        except LabelError as error:
+            raise GeometryError(f"{name} during the dynamics: {error}") from error
 
     return forces
