@@ -79,7 +79,7 @@ def write_result(name, folder, core_minutes, weights, note):
     result = {
         "name": name,
         "date": datetime.date.today().isoformat(),
-        "start": (config["fine_tune"] or {"model": "scratch"})["model"],
+        "start": Path((config["fine_tune"] or {"model": "scratch"})["model"]).stem,
         "seed": config["seed"],
         "finished": progress["finished"],
         "weights": weights,
