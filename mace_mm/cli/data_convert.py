@@ -10,7 +10,9 @@ from mace_mm.cli.data_files import (
     ENERGY_KEY,
     FILES,
     FORCES_KEY,
+    OVERWRITE,
     SKIP_UNLABELLED,
+    check_replaceable,
     open_files,
     read_atomic_energies,
     show_progress,
@@ -28,7 +30,7 @@ def convert(
     atomic_energies: Path | None = typer.Option(
         None, help=f"{ATOMIC_ENERGIES}; SPICE's layout needs them for its formation energies."
     ),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing file."),
+    overwrite: bool = typer.Option(False, "--overwrite", help=OVERWRITE),
 ) -> None:
     """Write frames with their labels in another format."""
     from mace_mm.data.ase_database import write_ase_database
@@ -40,8 +42,7 @@ def convert(
     endings = (".hdf5", ".h5", ".xyz", ".extxyz", ".db", ".json")
     if output.suffix not in endings:
         raise ConfigError(f"{output}: the name must end in {', '.join(endings)}")
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output} exists; --overwrite replaces it")
+    check_replaceable(output, overwrite)
     energies = read_atomic_energies(atomic_energies) if atomic_energies else None
     source = open_files(files, energy_key, forces_key, strict=True, skip_unlabelled=skip_unlabelled)
     bar = show_progress(Console(stderr=True), "converting", range(len(source)))

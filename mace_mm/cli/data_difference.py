@@ -5,7 +5,15 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from mace_mm.cli.data_files import ENERGY_KEY, FILES, FORCES_KEY, open_files, show_progress
+from mace_mm.cli.data_files import (
+    ENERGY_KEY,
+    FILES,
+    FORCES_KEY,
+    OVERWRITE,
+    check_replaceable,
+    open_files,
+    show_progress,
+)
 
 
 def difference(
@@ -14,7 +22,7 @@ def difference(
     method: str = typer.Option("GFN2-xTB", help="GFN2-xTB, GFN1-xTB or IPEA1-xTB."),
     energy_key: str | None = typer.Option(None, help=ENERGY_KEY),
     forces_key: str | None = typer.Option(None, help=FORCES_KEY),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing file."),
+    overwrite: bool = typer.Option(False, "--overwrite", help=OVERWRITE),
 ) -> None:
     """Subtract an xTB method from the labels, for a model of the difference.
 
@@ -28,8 +36,7 @@ def difference(
     # SPICE's layout wants formation energies, which a difference does not have.
     if output.suffix not in (".xyz", ".extxyz"):
         raise ConfigError(f"{output}: a difference is written as .xyz or .extxyz")
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output} exists; --overwrite replaces it")
+    check_replaceable(output, overwrite)
     baseline = XTBBaseline(method)
     source = open_files(files, energy_key, forces_key, strict=True)
     bar = show_progress(Console(stderr=True), f"subtracting {method}", range(len(source)))

@@ -15,6 +15,7 @@ ENERGY_KEY = "Name of the energy; by default that of the format."
 SKIP_UNLABELLED = "Molecules (HDF5) without the labels are left out, frames used without them."
 ATOMIC_ENERGIES = "YAML file of isolated atoms, symbol: energy in eV"
 FORCES_KEY = "Name of the forces (HDF5: of the gradient), by default that of the format."
+OVERWRITE = "Replace an existing file."
 
 
 def open_files(
@@ -41,6 +42,14 @@ def open_files(
             keys["gradient" if is_spice else "forces"] = forces_key
         sources.append(open_source(file, keys, strict=strict))
     return ConcatFrames(sources)
+
+
+def check_replaceable(output: Path, overwrite: bool) -> None:
+    """Raise ConfigError where a file would be replaced and must not be."""
+    from mace_mm.errors import ConfigError
+
+    if output.exists() and not overwrite:
+        raise ConfigError(f"{output} exists; --overwrite replaces it")
 
 
 def show_progress(console: Console, label: str, items: Sequence[int]) -> Iterator[int]:
