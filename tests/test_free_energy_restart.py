@@ -197,11 +197,15 @@ def test_replicas_run_on_two_mpi_ranks(tmp_path: Path) -> None:
     mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if mpiexec is None or importlib.util.find_spec("mpi4py") is None:
         pytest.skip("needs mpiexec and mpi4py")
+    windows, ranks = tmp_path / "windows", tmp_path / "ranks"
+    ranks.mkdir()
+    # A file from each rank: mpiexec mixes the lines of their outputs.
     code = (
-        RUN.format(k0=K0, k1=K1, folder=str(tmp_path), settings=WINDOWS.model_dump(), switch=False)
-        + "from mpi4py import MPI; print('rank', MPI.COMM_WORLD.rank, 'of', MPI.COMM_WORLD.size)"
+        RUN.format(k0=K0, k1=K1, folder=str(windows), settings=WINDOWS.model_dump(), switch=False)
+        + "from mpi4py.MPI import COMM_WORLD as world\n"
+        + f"Path({str(ranks)!r}, f'{{world.rank}} of {{world.size}}').touch()\n"
     )
-    run = subprocess.run(
+    subprocess.run(
         [mpiexec, "-n", "2", sys.executable, "-c", code],
         capture_output=True,
         text=True,
@@ -209,9 +213,9 @@ def test_replicas_run_on_two_mpi_ranks(tmp_path: Path) -> None:
         env=_environment(),
         check=True,
     )
-    assert {"rank 0 of 2", "rank 1 of 2"} <= set(run.stdout.splitlines()), run.stdout
-    records = Journal(tmp_path, 3, 3).read()
+    assert sorted(file.name for file in ranks.iterdir()) == ["0 of 2", "1 of 2"]
+    records = Journal(windows, 3, 3).read()
     np.testing.assert_array_equal(np.sort(records.states, axis=1), [[0, 1, 2]] * 32)
-    samples = collect(harmonic_leg(K0, K1).schedule, TEMPERATURE_K, [Journal(tmp_path, 3, 3)], 2)
+    samples = collect(harmonic_leg(K0, K1).schedule, TEMPERATURE_K, [Journal(windows, 3, 3)], 2)
     for block in samples.reduced:
         assert len(np.unique(block[:, 0])) == len(block)
