@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
+from mace_mm.cli.openmp import wait_briefly
+
 if TYPE_CHECKING:
     from mace_mm.cli.active_config import ActiveConfig
 
@@ -21,6 +23,7 @@ def active(
     Every finished step of every round is a file in the output folder; an interrupted run goes on
     after the last of them.
     """
+    wait_briefly()
     from mace_mm.cli.active_config import read_active_config
 
     settings = read_active_config(config)

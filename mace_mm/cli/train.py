@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from mace_mm.cli.openmp import wait_briefly
+
 if TYPE_CHECKING:
     from mace_mm.model.potential import Potential
     from mace_mm.training.config import TrainingConfig
@@ -25,6 +27,7 @@ def train(
     committee: int = typer.Option(1, min=1, help="Train this many models with different seeds."),
 ) -> None:
     """Train a model. A run that was interrupted continues where it stopped."""
+    wait_briefly()
     from mace_mm.errors import ConfigError
     from mace_mm.training.committee import member_configs
     from mace_mm.training.config_file import example_yaml, read_config

@@ -210,6 +210,7 @@ class RunConfig(_Section):
     """Attributes:
     precision: of the weights, "float32" or "float64".
     accelerator, devices: as Lightning Fabric takes them; under torchrun its processes count.
+    threads: of the processor, a process; None: what torch chooses. The last bits depend on it.
     checkpoint_minutes: time between checkpoints within an epoch.
     keep_checkpoints: how many of the newest stay, at least 2.
     tensorboard: also write TensorBoard files.
@@ -219,6 +220,7 @@ class RunConfig(_Section):
     precision: Literal["float32", "float64"] = "float32"
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int = Field(default=1, gt=0)
+    threads: int | None = Field(default=None, gt=0)
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     keep_checkpoints: int = Field(default=3, ge=2)
     tensorboard: bool = False

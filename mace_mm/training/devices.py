@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import torch
+
 from mace_mm.errors import DependencyError
 from mace_mm.training.config import RunConfig
 from mace_mm.training.fabric import (
@@ -18,6 +20,8 @@ from mace_mm.training.fabric import (
 
 def make_fabric(run: RunConfig, folder: Path) -> Fabric:
     """Return a launched Fabric; under torchrun or srun its processes are taken as they are.
+
+    Sets the threads of torch in this process where the settings name them.
 
     Raises:
         DependencyError: TensorBoard files are wanted and no TensorBoard writer is installed.
@@ -48,6 +52,8 @@ def make_fabric(run: RunConfig, folder: Path) -> Fabric:
         loggers=loggers,
     )
     fabric.launch()
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
     return fabric
 
 
