@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from ase import Atoms
+from openmmml import MLPotential
 from rdkit import Chem
 
 from mace_mm.cli.app import main
@@ -15,7 +16,9 @@ from mace_mm.data.extxyz import ExtxyzFile, write_extxyz
 from mace_mm.data.labels import LabeledMolecule
 from mace_mm.data.spice import SpiceFile
 from mace_mm.deploy.archive import ArchiveMetadata, make_archive, save_archive
-from mace_mm.errors import ConfigError, DataError, GeometryError
+from mace_mm.deploy.open_model import open_model
+from mace_mm.errors import ArchiveError, ConfigError, DataError, GeometryError
+from mace_mm.free_energy.direct import decoupled_force
 from mace_mm.generation.difference import DifferenceCalculator, XTBBaseline
 from mace_mm.generation.forces import make_forces
 from mace_mm.generation.label_settings import LabelSettings
@@ -26,6 +29,9 @@ from mace_mm.model.config import MACEConfig
 from mace_mm.model.mace import MACE
 from mace_mm.model.potential import Potential
 from mace_mm.simulation.ase_calculator import MACECalculator
+from mace_mm.simulation.ligand import load_ligand
+from mace_mm.simulation.run_settings import RunSettings
+from mace_mm.simulation.simulate import ModelChoice, simulate
 
 pytest.importorskip("tblite")
 
@@ -94,7 +100,7 @@ def test_the_sum_is_the_network_plus_its_method(archives: list[Path]) -> None:
     atoms = Atoms(WATER, POSITIONS)
     sums = []
     for path, method in zip(archives, ("GFN2-xTB", "GFN1-xTB"), strict=True):
-        atoms.calc = MACECalculator(path, precision="double")
+        atoms.calc = MACECalculator(open_model(path), precision="double")
         energy, forces = xtb(method, WATER, POSITIONS)
         sums.append((atoms.get_potential_energy() + energy, atoms.get_forces() + forces))
         atoms.calc = DifferenceCalculator(path, precision="double")
@@ -127,7 +133,7 @@ def test_the_forces_are_minus_the_slope_of_the_energy(archives: list[Path]) -> N
 
 def test_the_charge_reaches_xtb(archives: list[Path]) -> None:
     atoms = Atoms(WATER[:2], POSITIONS[:2], info={"charge": -1})
-    atoms.calc = MACECalculator(archives[0], precision="double")
+    atoms.calc = MACECalculator(open_model(archives[0]), precision="double")
     network = atoms.get_potential_energy()
     atoms.calc = DifferenceCalculator(archives[0], precision="double")
     energy, _ = xtb("GFN2-xTB", WATER[:2], POSITIONS[:2], -1)
@@ -219,3 +225,18 @@ def test_what_is_no_difference_is_refused(
         XTBBaseline("GFN2-xTB").subtracted(
             LabeledMolecule(molecule=molecule, energy=1.0, name="water")
         )
+
+
+def test_a_difference_is_not_simulated(archives: list[Path], tmp_path: Path) -> None:
+    path, water = archives[0], load_ligand("O")
+    water_force = MLPotential("mace", modelPath=str(path)).createSystem
+    tries = [
+        lambda: MACECalculator(path),
+        lambda: water_force(water.topology),
+        lambda: simulate(water, tmp_path, RunSettings(), ModelChoice(path=path)),
+        lambda: decoupled_force(water.topology, [0], model=path, periodic=False),
+    ]
+    for attempt in tries:
+        with pytest.raises(ArchiveError, match="'random minus GFN2-xTB': GFN2-xTB has to be added"):
+            attempt()
+    assert not any(tmp_path.iterdir())

@@ -30,7 +30,7 @@ def model_path(source: str | Path | None = None) -> Path:
 
 
 def open_model(source: str | Path | None = None, *, head: str | None = None) -> Archive:
-    """Open a model.
+    """Open a model, also one that is no potential by itself; simulations take `open_potential`.
 
     Args:
         source: None for the first of `BUNDLED_MODELS`, the name of one of them, or the path of an
@@ -53,3 +53,21 @@ def open_model(source: str | Path | None = None, *, head: str | None = None) -> 
         description=f"Imported from the mace-torch file {path.name}.",
     )
     return make_archive(potential, metadata)
+
+
+def open_potential(source: str | Path | None = None) -> Archive:
+    """Open a model that can be simulated with.
+
+    Raises:
+        ArchiveError: see `open_model`, and a model that learned a difference.
+        UnsupportedModelError, ConfigError: see `open_model`.
+    """
+    archive = open_model(source)
+    method = archive.metadata.subtracted_method
+    if method is not None:
+        raise ArchiveError(
+            f"expected a model of energies, got {str(source)!r}, which learned the difference "
+            f"{archive.metadata.level_of_theory!r}: {method} has to be added, as the calculator "
+            "`difference` of `mace-mm generate` does"
+        )
+    return archive

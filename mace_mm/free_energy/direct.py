@@ -10,7 +10,7 @@ import torch
 from openmm import app, unit
 
 from mace_mm.deploy.compile import compile_module, run_compiled
-from mace_mm.deploy.open_model import model_path, open_model
+from mace_mm.deploy.open_model import model_path, open_potential
 from mace_mm.elements import species_index
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.free_energy.config import Conditions
@@ -79,7 +79,7 @@ def decoupled_force(
     elements = [atom.element for atom in topology.atoms()]
     if None in elements:
         raise InputError(f"atom {elements.index(None)} of the topology has no element")
-    archive = open_model(model)
+    archive = open_potential(model)
     numbers = [element.atomic_number for element in elements]
     mask = torch.zeros(n_atoms, dtype=torch.bool)
     mask[inside] = True

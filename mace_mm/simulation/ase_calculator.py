@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mace_mm.deploy.archive import Archive
-from mace_mm.deploy.open_model import open_model
+from mace_mm.deploy.open_model import open_potential
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.graph.molecule import check_cell, check_positions
 from mace_mm.model.potential import Prediction
@@ -59,7 +59,8 @@ class MACECalculator(Calculator):
         """
         Args:
             model: None for the bundled model; an archive or a published mace-torch `.model`, by
-                path or opened; or several of these, a committee.
+                path or opened; or several of these, a committee. A model that learned a
+                difference is taken only if it comes opened.
             device: "cpu", "cuda" or "cuda:N"; None for the GPU where there is one.
             precision: "single" for dynamics, "double" for optimization and phonons.
             engine: "native" (compiled), "reference" (plain torch), or "auto" for the fastest one.
@@ -78,7 +79,7 @@ class MACECalculator(Calculator):
         sources = [model] if model is None or isinstance(model, Source) else list(model)
         if not sources:
             raise ConfigError("a committee needs at least one model, got an empty list")
-        self.archives = [m if isinstance(m, Archive) else open_model(m) for m in sources]
+        self.archives = [m if isinstance(m, Archive) else open_potential(m) for m in sources]
         self._options: dict[str, Any] = {
             "precision": precision,
             "engine": engine,

@@ -10,7 +10,7 @@ from openmm import app
 from openmmml.mlpotential import MLPotentialImpl
 
 from mace_mm.deploy.archive import Archive
-from mace_mm.deploy.open_model import open_model
+from mace_mm.deploy.open_model import open_potential
 from mace_mm.errors import BackendError, ConfigError
 from mace_mm.simulation.domain import bonding_problems
 from mace_mm.simulation.evaluator import build_evaluator, checked_device
@@ -174,5 +174,5 @@ class MacePotentialImpl(MLPotentialImpl):
 
     def _open(self) -> Archive:
         if self._archive is None:
-            self._archive = open_model(self.model_path)
+            self._archive = open_potential(self.model_path)
         return self._archive

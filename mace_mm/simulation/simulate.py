@@ -12,7 +12,7 @@ from openmm import unit
 from openmmml import MLPotential
 
 from mace_mm.deploy.atomic_write import write_atomically
-from mace_mm.deploy.open_model import open_model
+from mace_mm.deploy.open_model import open_potential
 from mace_mm.errors import ConfigError, DataError
 from mace_mm.simulation.domain import geometry_problems
 from mace_mm.simulation.ligand import Ligand
@@ -93,10 +93,10 @@ def simulate(
         on_progress, should_stop: see `run_dynamics`.
 
     Raises:
-        MaceMMError: see `open_model`, `MacePotentialImpl.addForces` and `run_dynamics`.
+        MaceMMError: see `open_potential`, `MacePotentialImpl.addForces` and `run_dynamics`.
     """
     model = model or ModelChoice()
-    archive = open_model(model.path)
+    archive = open_potential(model.path)
     numbers = [atom.element.atomic_number for atom in ligand.topology.atoms()]
     box = ligand.topology.getPeriodicBoxVectors()
     cell = None if box is None else np.array(box.value_in_unit(unit.angstrom))
