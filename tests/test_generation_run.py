@@ -125,8 +125,8 @@ def test_a_damaged_record_is_made_again_with_a_line_in_the_report(tmp_path: Path
 
 
 def test_two_drivers_do_not_work_in_one_folder(tmp_path: Path) -> None:
-    from mace_mm.generation.pipeline import open_workplace
     from mace_mm.generation.report import Report
+    from mace_mm.generation.workplace import open_workplace
 
     with (
         open_workplace(tmp_path, _protocol(), Report(name="test")),

@@ -10,9 +10,10 @@ from mace_mm.data.labels import ConformerSet
 from mace_mm.data.spice_writer import write_spice
 from mace_mm.errors import DataError
 from mace_mm.generation.label_settings import LabelSettings
-from mace_mm.generation.pipeline import Keyed, Workplace, label_key
+from mace_mm.generation.pipeline import label_key
 from mace_mm.generation.protocol import DatasetSettings
 from mace_mm.generation.store import Record
+from mace_mm.generation.workplace import Keyed, Workplace
 from mace_mm.units import HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
 

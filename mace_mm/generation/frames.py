@@ -1,5 +1,6 @@
 """All sampled structures of one item: the function that a worker runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from mace_mm.generation.clusters import (
 from mace_mm.generation.conformers import embed_conformers
 from mace_mm.generation.forces import confined, make_forces
 from mace_mm.generation.items import Item
+from mace_mm.generation.parts import has_slow_dynamics
 from mace_mm.generation.protocol import ColdSettings, Protocol
 from mace_mm.generation.sampling import ForceFunction, langevin, minimize
 from mace_mm.generation.seeding import derive_seed
@@ -42,17 +44,36 @@ class SampledFrames:
     notes: tuple[str, ...] = ()
 
 
-def sample_item(item: Item, protocol: Protocol, given: np.ndarray | None) -> SampledFrames:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HotFrames:
+    """Frames of the hot dynamics from one start.
+
+    Attributes:
+        frames: (n_frames, n_atoms, 3) Å; none where the dynamics failed, or without such a start.
+        notes: why they failed.
+    """
+
+    frames: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def sample_item(
+    item: Item,
+    protocol: Protocol,
+    given: np.ndarray | None,
+    hot: Sequence[HotFrames | None] = (),
+) -> SampledFrames:
     """Make the frames of one item; the result depends only on the arguments.
 
     Args:
         given: (n, n_atoms, 3) Å, conformers read from the item's source, or None.
+        hot: of all starts, as `sample_start` makes them; what is missing is made here.
 
     Raises:
         InputError, GeometryError: nothing could be made of it; the message is the report's line.
     """
     mol = item.molecule()
-    seed = derive_seed(protocol.seed, item.kind, item.name, *item.parts)
+    seed = _seed(item, protocol)
     notes: list[str] = []
     if item.kind == "given":
         if given is None:
@@ -63,7 +84,16 @@ def sample_item(item: Item, protocol: Protocol, given: np.ndarray | None) -> Sam
         frames = dimer_frames(item.parts, settings, protocol.conformers, seed)
         origins = ["scan"] * len(frames)
     else:
-        frames, origins = _dynamics(item, protocol, mol, given, seed, notes)
+        system = _System.of(item, protocol, given)
+        all_hot = []
+        for i, part in enumerate(hot or [None] * len(system.starts)):
+            if part is not None:
+                all_hot.append(part)
+            elif has_slow_dynamics(item, protocol):
+                all_hot.append(sample_start(item, protocol, given, i))
+            else:
+                all_hot.append(_hot_frames(system, protocol, i, seed))
+        frames, origins = _hot_and_cold(system, protocol, all_hot, seed, notes)
     frames, origins = _intact(mol, frames, origins, notes)
     # SPICE stores float32 bohr: labels then belong to exactly the positions in the file.
     frames = (frames / BOHR_TO_ANGSTROM).astype(np.float32).astype(np.float64) * BOHR_TO_ANGSTROM
@@ -78,89 +108,106 @@ def sample_item(item: Item, protocol: Protocol, given: np.ndarray | None) -> Sam
     )
 
 
-def _dynamics(
-    item: Item,
-    protocol: Protocol,
-    mol: Chem.Mol,
-    given: np.ndarray | None,
-    seed: int,
-    notes: list[str],
+def sample_start(item: Item, protocol: Protocol, given: np.ndarray | None, index: int) -> HotFrames:
+    """The part of `sample_item` that takes long, for one start; no frames where it is not there.
+
+    Raises:
+        InputError: the item has no start at all.
+    """
+    system = _System.of(item, protocol, given)
+    if index >= len(system.starts):
+        return HotFrames(frames=system.starts[:0])
+    return _hot_frames(system, protocol, index, _seed(item, protocol))
+
+
+def _seed(item: Item, protocol: Protocol) -> int:
+    return derive_seed(protocol.seed, item.kind, item.name, *item.parts)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _System:
+    """What the dynamics of an item move, from where, and with which forces."""
+
+    starts: np.ndarray
+    forces: ForceFunction
+    temperature_k: float
+    masses: np.ndarray
+    numbers: np.ndarray
+
+    @staticmethod
+    def of(item: Item, protocol: Protocol, given: np.ndarray | None) -> "_System":
+        mol, seed = item.molecule(), _seed(item, protocol)
+        temperature_k = protocol.sampling.temperature_k
+        if given is not None:
+            starts = given
+        elif item.kind == "cluster":
+            settings = protocol.clusters[item.settings]
+            starts = packed_cluster(item.parts, settings.packings, protocol.conformers, seed)
+            temperature_k = settings.temperature_k
+        else:
+            starts = embed_conformers(mol, protocol.conformers, derive_seed(seed, "conformers"))
+        forces = make_forces(protocol.sampling.force, mol, starts[0])
+        if item.kind == "cluster":
+            forces = confined(forces, confinement_radius(starts))
+        return _System(
+            starts=starts,
+            forces=forces,
+            temperature_k=temperature_k,
+            masses=np.array([atom.GetMass() for atom in mol.GetAtoms()]),
+            numbers=np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()]),
+        )
+
+
+def _hot_and_cold(
+    system: _System, protocol: Protocol, hot: list[HotFrames], seed: int, notes: list[str]
 ) -> tuple[np.ndarray, list[str]]:
-    """Hot frames from every start, a diverse selection of them, and cold frames from those."""
-    temperature_k = protocol.sampling.temperature_k
-    if given is not None:
-        starts = given
-    elif item.kind == "cluster":
-        settings = protocol.clusters[item.settings]
-        starts = packed_cluster(item.parts, settings.packings, protocol.conformers, seed)
-        temperature_k = settings.temperature_k
-    else:
-        starts = embed_conformers(mol, protocol.conformers, derive_seed(seed, "conformers"))
-    forces = make_forces(protocol.sampling.force, mol, starts[0])
-    if item.kind == "cluster":
-        forces = confined(forces, confinement_radius(starts))
-    masses = np.array([atom.GetMass() for atom in mol.GetAtoms()])
-    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
-    hot = _hot_frames(protocol, forces, starts, masses, temperature_k, seed, notes)
-    hot = hot[farthest_points(hot, numbers, protocol.selection.count)]
-    cold = _cold_frames(protocol, forces, hot, masses, seed, notes)
-    frames = np.concatenate([hot, cold])
+    """A diverse selection of the hot frames of all starts, and cold frames from those."""
+    notes.extend(note for part in hot for note in part.notes)
+    frames = np.concatenate([part.frames for part in hot])
+    if not len(frames):
+        raise GeometryError("; ".join(notes))
+    frames = frames[farthest_points(frames, system.numbers, protocol.selection.count)]
+    cold = _cold_frames(system, protocol, frames, seed, notes)
+    origins = ["hot"] * len(frames) + ["cold"] * len(cold)
+    frames = np.concatenate([frames, cold])
     frames -= frames.mean(axis=1, keepdims=True)
-    return frames, ["hot"] * len(hot) + ["cold"] * len(cold)
+    return frames, origins
 
 
-def _hot_frames(
-    protocol: Protocol,
-    forces: ForceFunction,
-    starts: np.ndarray,
-    masses: np.ndarray,
-    temperature_k: float,
-    seed: int,
-    notes: list[str],
-) -> np.ndarray:
+def _hot_frames(system: _System, protocol: Protocol, index: int, seed: int) -> HotFrames:
     settings = protocol.sampling
     n_steps = settings.duration_ps * 1e3 / settings.timestep_fs
-    trajectories = []
-    for i, start in enumerate(starts):
-        try:
-            trajectories.append(
-                langevin(
-                    forces,
-                    start,
-                    masses,
-                    temperature_k=temperature_k,
-                    timestep_fs=settings.timestep_fs,
-                    friction_per_ps=settings.friction_per_ps,
-                    n_frames=settings.frames_per_conformer,
-                    steps_per_frame=max(1, round(n_steps / settings.frames_per_conformer)),
-                    seed=derive_seed(seed, "hot", i),
-                )
-            )
-        except GeometryError as error:
-            notes.append(f"hot dynamics from conformer {i + 1}: {error}")
-    if not trajectories:
-        raise GeometryError("; ".join(notes))
-    return np.concatenate(trajectories)
+    try:
+        frames = langevin(
+            system.forces,
+            system.starts[index],
+            system.masses,
+            temperature_k=system.temperature_k,
+            timestep_fs=settings.timestep_fs,
+            friction_per_ps=settings.friction_per_ps,
+            n_frames=settings.frames_per_conformer,
+            steps_per_frame=max(1, round(n_steps / settings.frames_per_conformer)),
+            seed=derive_seed(seed, "hot", index),
+        )
+    except GeometryError as error:
+        note = f"hot dynamics from conformer {index + 1}: {error}"
+        return HotFrames(frames=system.starts[:0], notes=(note,))
+    return HotFrames(frames=frames)
 
 
 def _cold_frames(
-    protocol: Protocol,
-    forces: ForceFunction,
-    hot: np.ndarray,
-    masses: np.ndarray,
-    seed: int,
-    notes: list[str],
+    system: _System, protocol: Protocol, hot: np.ndarray, seed: int, notes: list[str]
 ) -> np.ndarray:
     settings: ColdSettings = protocol.cold
     cold = []
     for i, start in enumerate(hot[: settings.count]):
         try:
-            relaxed = minimize(forces, start, n_steps=settings.minimization_steps)
+            relaxed = minimize(system.forces, start, n_steps=settings.minimization_steps)
             cold.append(
                 langevin(
-                    forces,
+                    system.forces,
                     relaxed,
-                    masses,
+                    system.masses,
                     temperature_k=settings.temperature_k,
                     timestep_fs=protocol.sampling.timestep_fs,
                     friction_per_ps=protocol.sampling.friction_per_ps,

@@ -7,17 +7,11 @@ from mace_mm.errors import DataError
 from mace_mm.generation.assembly import assemble
 from mace_mm.generation.execution import open_runner
 from mace_mm.generation.molecules import Rejection
-from mace_mm.generation.pipeline import (
-    Progress,
-    Workplace,
-    label,
-    no_progress,
-    open_workplace,
-    sample,
-)
+from mace_mm.generation.pipeline import label, sample
 from mace_mm.generation.planning import plan
 from mace_mm.generation.protocol import Protocol
 from mace_mm.generation.report import Report
+from mace_mm.generation.workplace import Progress, Workplace, no_progress, open_workplace
 
 
 class Step(StrEnum):

@@ -10,6 +10,7 @@ import logging
 import os
 import uuid
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,11 @@ class RecordStore:
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise DataError(f"a record could not be stored: {error.strerror}") from error
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Delete those records that are there."""
+        for key in keys:
+            self.path_of(key).unlink(missing_ok=True)
 
     def remove_partial(self) -> None:
         """Delete what a killed writer left; only while no other writer is at work."""

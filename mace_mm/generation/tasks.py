@@ -7,7 +7,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mace_mm.errors import ConfigError, DependencyError, MaceMMError
-from mace_mm.generation.frames import sample_item
+from mace_mm.generation.frames import HotFrames, sample_item, sample_start
 from mace_mm.generation.items import Item
 from mace_mm.generation.label_settings import LabelSettings
 from mace_mm.generation.labelling import label_frames
@@ -15,12 +15,25 @@ from mace_mm.generation.protocol import Protocol
 from mace_mm.generation.store import Record
 
 
-def sample_task(item: Item, protocol_json: str, given: np.ndarray | None) -> bytes:
+def start_task(item: Item, protocol_json: str, given: np.ndarray | None, index: int) -> bytes:
+    """The hot dynamics of one item from one of its starts."""
+    protocol = Protocol.model_validate_json(protocol_json)
+
+    def work() -> Record:
+        hot = sample_start(item, protocol, given, index)
+        return Record(arrays={"frames": hot.frames}, facts={"notes": list(hot.notes)})
+
+    return _recorded(work)
+
+
+def sample_task(
+    item: Item, protocol_json: str, given: np.ndarray | None, hot: list[HotFrames | None]
+) -> bytes:
     """Sample one item; what cannot be sampled becomes a record with its failure."""
     protocol = Protocol.model_validate_json(protocol_json)
 
     def work() -> Record:
-        sampled = sample_item(item, protocol, given)
+        sampled = sample_item(item, protocol, given, hot)
         return Record(
             arrays={"atomic_numbers": sampled.atomic_numbers, "frames": sampled.frames},
             facts={
