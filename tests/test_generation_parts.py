@@ -2,11 +2,10 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,9 @@ import yaml
 
 from mace_mm.data.spice import SpiceFile
 from mace_mm.errors import DataError
+from mace_mm.generation.execution_settings import ExecutionSettings
 from mace_mm.generation.frames import sample_item, sample_start
-from mace_mm.generation.generate import Step, generate
+from mace_mm.generation.generate import generate
 from mace_mm.generation.label_settings import LabelSettings
 from mace_mm.generation.labelling import label_frames
 from mace_mm.generation.parts import Part, join_labels, label_parts
@@ -28,7 +28,6 @@ from mace_mm.generation.store import Record
 pytest.importorskip("tblite")
 pytest.importorskip("distributed")
 
-DEADLINE_S = 180.0
 LABEL = {"name": "gfn1", "kind": "tblite", "method": "GFN1-xTB"}
 PROTOCOL = {
     "name": "parts",
@@ -102,50 +101,46 @@ def test_parts_have_the_frames_and_labels_of_the_whole(
     np.testing.assert_allclose([f.forces for f in found], at_once.forces, atol=1e-4)
 
 
+# SIGKILL at a known moment: after the first part of a kind is on the disk.
+KILLED = """
+import os, signal, sys
+from mace_mm.cli.app import main
+from mace_mm.generation.store import RecordStore
+kind, save = sys.argv[1], RecordStore.save
+def save_and_die(self, key, content):
+    save(self, key, content)
+    if self.folder.name == kind and "-" in key:
+        os.kill(os.getpid(), signal.SIGKILL)
+RecordStore.save = save_and_die
+main(sys.argv[2:])
+"""
+
+
 @pytest.mark.parametrize(("kind", "stage"), [("frames", "dynamics"), ("labels", "label gfn1")])
 def test_a_killed_driver_goes_on_within_the_molecule(
     config: Path, undisturbed: Path, tmp_path: Path, kind: str, stage: str
 ) -> None:
-    folder = tmp_path / "run"
-    driver = _start(config, folder)
-    _wait(lambda: any("-" in name for name in _records(folder, kind)), f"a part in {kind}")
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    n_kept = sum("-" in name for name in _records(folder, kind))
-    assert 1 <= n_kept < 3
+    command = [sys.executable, "-c", KILLED, kind, "generate", str(config), "-o", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    killed = subprocess.run([*command, "-w", "0"], env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert sum("-" in name for name in _records(tmp_path, kind)) == 1
     steps: list[tuple[str, int, int]] = []
-    generate(read_protocol(config), folder, progress=lambda *step: steps.append(step))
-    assert (stage, n_kept, 3) in steps and (stage, n_kept - 1, 3) not in steps
-    assert _digest(folder) == _digest(undisturbed)
+    generate(read_protocol(config), tmp_path, progress=lambda *step: steps.append(step))
+    assert (stage, 1, 3) in steps and (stage, 0, 3) not in steps
+    assert _digest(tmp_path) == _digest(undisturbed)
 
 
-def _start(config: Path, folder: Path) -> subprocess.Popen[bytes]:
-    root = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    program = "from mace_mm.cli.app import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", program, "generate", str(config), "-o", str(folder), "-w", "0"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def _wait(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"waited {DEADLINE_S} s for {what}"
-        time.sleep(0.005)
+def test_workers_share_a_molecule(protocol: Protocol, undisturbed: Path, tmp_path: Path) -> None:
+    shared = protocol.model_copy(update={"execution": ExecutionSettings(workers=2)})
+    generate(shared, tmp_path)
+    assert _digest(tmp_path) == _digest(undisturbed)
 
 
 def test_a_damaged_part_is_made_again(
     protocol: Protocol, undisturbed: Path, tmp_path: Path
 ) -> None:
-    generate(protocol, tmp_path, until=Step.SAMPLE)
-    (key,) = _records(tmp_path, "frames")
-    (tmp_path / "work" / "labels" / key[:2]).mkdir()
-    report = generate(protocol, tmp_path)
-    assert not report.notes and _digest(tmp_path) == _digest(undisturbed)
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     (label,) = _records(tmp_path, "labels")
     path = tmp_path / "work" / "labels" / label[:2] / f"{label}.npz"
     path.unlink()
