@@ -5,20 +5,20 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from mace_mm.cli.data_files import OVERWRITE, check_replaceable
+
 
 def import_model(
     file: Path = typer.Argument(..., metavar="FILE", help="A mace-torch .model file."),
     output: Path = typer.Option(..., "--output", "-o", help="The archive to write."),
     head: str | None = typer.Option(None, help="Which head, where the model has several."),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing archive."),
+    overwrite: bool = typer.Option(False, "--overwrite", help=OVERWRITE),
 ) -> None:
     """Turn a published mace-torch model into an archive, without running the file's code."""
     from mace_mm.deploy.archive import save_archive
     from mace_mm.deploy.open_model import open_model
-    from mace_mm.errors import ConfigError
 
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output} exists: name another file or give --overwrite")
+    check_replaceable(output, overwrite)
     archive = open_model(file, head=head)
     save_archive(output, archive)
     Console(soft_wrap=True).print(
