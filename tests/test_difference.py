@@ -16,7 +16,6 @@ from mace_mm.data.extxyz import ExtxyzFile, write_extxyz
 from mace_mm.data.labels import LabeledMolecule
 from mace_mm.data.spice import SpiceFile
 from mace_mm.deploy.archive import ArchiveMetadata, make_archive, save_archive
-from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import ArchiveError, ConfigError, DataError, GeometryError
 from mace_mm.free_energy.direct import decoupled_force
 from mace_mm.generation.difference import DifferenceCalculator, XTBBaseline
@@ -100,7 +99,7 @@ def test_the_sum_is_the_network_plus_its_method(archives: list[Path]) -> None:
     atoms = Atoms(WATER, POSITIONS)
     sums = []
     for path, method in zip(archives, ("GFN2-xTB", "GFN1-xTB"), strict=True):
-        atoms.calc = MACECalculator(open_model(path), precision="double")
+        atoms.calc = MACECalculator(path, precision="double", difference=True)
         energy, forces = xtb(method, WATER, POSITIONS)
         sums.append((atoms.get_potential_energy() + energy, atoms.get_forces() + forces))
         atoms.calc = DifferenceCalculator(path, precision="double")
@@ -133,7 +132,7 @@ def test_the_forces_are_minus_the_slope_of_the_energy(archives: list[Path]) -> N
 
 def test_the_charge_reaches_xtb(archives: list[Path]) -> None:
     atoms = Atoms(WATER[:2], POSITIONS[:2], info={"charge": -1})
-    atoms.calc = MACECalculator(open_model(archives[0]), precision="double")
+    atoms.calc = MACECalculator(archives[0], precision="double", difference=True)
     network = atoms.get_potential_energy()
     atoms.calc = DifferenceCalculator(archives[0], precision="double")
     energy, _ = xtb("GFN2-xTB", WATER[:2], POSITIONS[:2], -1)

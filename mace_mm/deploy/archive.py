@@ -30,8 +30,6 @@ from mace_mm.model.potential import Potential
 FORMAT_VERSION = 2
 METADATA_NAME = "mace_mm.json"
 UNITS = {"length": "angstrom", "energy": "eV", "forces": "eV/angstrom", "stress": "eV/angstrom^3"}
-# Of a level of theory: "LABELS minus METHOD" is what the labels have more than the method.
-MINUS = " minus "
 # The rebuilt network differs from the stored one by rounding only.
 _PROBE_TOLERANCE_EV = 1e-6
 
@@ -42,7 +40,7 @@ class ArchiveMetadata:
 
     Attributes:
         name: short name of the model.
-        level_of_theory: of the labels, e.g. "wB97M-D3(BJ)/def2-TZVPPD"; "LABELS minus METHOD" of a
+        level_of_theory: of the labels, e.g. "wB97M-D3(BJ)/def2-TZVPPD"; "LEVEL minus METHOD" of a
             model that learned a difference.
         training_data: what it was trained on.
         training_data_licence: the licence of those data.
@@ -68,12 +66,6 @@ class ArchiveMetadata:
     package_version: str = __version__
     results: dict[str, Any] = field(default_factory=dict)
     shortest_distances: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def subtracted_method(self) -> str | None:
-        """What has to be added to the model for an energy, of a model that learned a difference."""
-        _, minus, method = self.level_of_theory.rpartition(MINUS)
-        return method if minus else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

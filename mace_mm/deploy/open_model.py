@@ -7,6 +7,7 @@ from mace_mm.deploy.archive import Archive, ArchiveMetadata, is_archive, load_ar
 from mace_mm.deploy.import_mace import import_mace
 from mace_mm.deploy.select_head import select_head
 from mace_mm.errors import ArchiveError
+from mace_mm.level_of_theory import subtracted_method
 
 
 def model_path(source: str | Path | None = None) -> Path:
@@ -63,7 +64,7 @@ def open_potential(source: str | Path | None = None) -> Archive:
         UnsupportedModelError, ConfigError: see `open_model`.
     """
     archive = open_model(source)
-    method = archive.metadata.subtracted_method
+    method = subtracted_method(archive.metadata.level_of_theory)
     if method is not None:
         raise ArchiveError(
             f"expected a model of energies, got {str(source)!r}, which learned the difference "

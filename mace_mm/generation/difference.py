@@ -16,13 +16,12 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from mace_mm.data.labels import LabeledMolecule
-from mace_mm.deploy.archive import MINUS, Archive
-from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import ConfigError, DataError
 from mace_mm.generation.calculators import make_calculator
 from mace_mm.generation.label_settings import LabelSettings
 from mace_mm.generation.label_tblite import METHODS, TBLiteProgram
 from mace_mm.generation.labelling import LabelError, SinglePoint
+from mace_mm.level_of_theory import difference, subtracted_method
 
 # tblite's own convergence leaves 1e-4 eV/Å of noise in forces, a tenth of what is learned.
 ACCURACY = 0.01
@@ -71,7 +70,7 @@ class XTBBaseline:
             frame,
             energy=frame.energy - point.energy,
             forces=frame.forces - point.forces,
-            level_of_theory=f"{frame.level_of_theory or 'unknown'}{MINUS}{self.method}",
+            level_of_theory=difference(frame.level_of_theory or "unknown", self.method),
         )
 
 
@@ -99,9 +98,9 @@ class DifferenceCalculator(Calculator):
         models = [model] if isinstance(model, str | Path) else list(model)
         if not models:
             raise ConfigError("a sum with xTB wants at least one model, got an empty list")
-        archives = [open_model(m) for m in models]
-        self._baselines = [_baseline(m, a) for m, a in zip(models, archives, strict=True)]
-        self._networks = [make_calculator("mace", {"model": a, **options}) for a in archives]
+        options = {**options, "difference": True}
+        self._networks = [make_calculator("mace", {"model": m, **options}) for m in models]
+        self._baselines = [_baseline(m, n) for m, n in zip(models, self._networks, strict=True)]
         if len(models) > 1:
             self.implemented_properties = ["energy", "forces", "energy_std", "forces_std"]
 
@@ -133,12 +132,12 @@ class DifferenceCalculator(Calculator):
             self.results["forces_std"] = np.std(forces, axis=0, ddof=1)
 
 
-def _baseline(model: str | Path, archive: Archive) -> XTBBaseline:
-    method = archive.metadata.subtracted_method
+def _baseline(model: str | Path, network: Any) -> XTBBaseline:
+    level = network.archives[0].metadata.level_of_theory
+    method = subtracted_method(level)
     if method not in METHODS:
         raise ConfigError(
-            f"{model} learned {archive.metadata.level_of_theory!r}; a sum with xTB wants a model"
-            f" that learned a difference, 'LEVEL{MINUS}METHOD' with METHOD one of "
-            f"{', '.join(METHODS)}"
+            f"{model} learned {level!r}; a sum with xTB wants a model that learned a difference, "
+            f"{difference('LEVEL', 'METHOD')!r} with METHOD one of {', '.join(METHODS)}"
         )
     return XTBBaseline(method)

@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mace_mm.deploy.archive import Archive
-from mace_mm.deploy.open_model import open_potential
+from mace_mm.deploy.open_model import open_model, open_potential
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.graph.molecule import check_cell, check_positions
 from mace_mm.model.potential import Prediction
@@ -55,12 +55,12 @@ class MACECalculator(Calculator):
         engine: str = "auto",
         skin: float = DEFAULT_SKIN,
         uncertainty: str | Path | None = None,
+        difference: bool = False,
     ) -> None:
         """
         Args:
             model: None for the bundled model; an archive or a published mace-torch `.model`, by
-                path or opened; or several of these, a committee. A model that learned a
-                difference is taken only if it comes opened.
+                path or opened; or several of these, a committee.
             device: "cpu", "cuda" or "cuda:N"; None for the GPU where there is one.
             precision: "single" for dynamics, "double" for optimization and phonons.
             engine: "native" (compiled), "reference" (plain torch), or "auto" for the fastest one.
@@ -68,6 +68,8 @@ class MACECalculator(Calculator):
             uncertainty: file that `mace-mm uncertainty` wrote for this one model; adds the
                 property ``forces_uncertainty`` (n_atoms,), the expected root-mean-square error of
                 each atom's force components, eV/Å.
+            difference: also take models that learned a difference between levels of theory, which
+                are no potentials by themselves.
 
         Raises:
             ArchiveError, UnsupportedModelError: a file that cannot be used.
@@ -79,7 +81,8 @@ class MACECalculator(Calculator):
         sources = [model] if model is None or isinstance(model, Source) else list(model)
         if not sources:
             raise ConfigError("a committee needs at least one model, got an empty list")
-        self.archives = [m if isinstance(m, Archive) else open_potential(m) for m in sources]
+        opened = open_model if difference else open_potential
+        self.archives = [m if isinstance(m, Archive) else opened(m) for m in sources]
         self._options: dict[str, Any] = {
             "precision": precision,
             "engine": engine,
