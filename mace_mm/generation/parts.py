@@ -14,7 +14,7 @@ from mace_mm.generation.items import Item
 from mace_mm.generation.protocol import Protocol
 from mace_mm.generation.store import Record
 
-# Minutes a frame, tens of milliseconds, and less: tasks should take seconds at least.
+# DFT takes minutes a frame, tblite and ANI milliseconds, an ASE calculator anything between.
 FRAMES_PER_TASK = {"pyscf": 1, "qcengine": 1, "ase": 10, "tblite": 100, "ani": 100}
 SLOW_FORCES = ("tblite", "ase")
 

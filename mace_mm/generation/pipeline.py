@@ -62,18 +62,20 @@ def sample(
 
     if split:
         done = run_missing(workplace, "dynamics", store, runner, split, starts, dynamics, progress)
-        gone = {entry.key for entry in split} - set(done)
+        gone = {entry.key for entry in split} - done.keys()
         keyed = [entry for entry in keyed if entry.key not in gone]
     keys = {entry.key: [entry.key] for entry in keyed}
     found = run_missing(workplace, "sampling", store, runner, keyed, keys, rest, progress)
     sampled = []
     for entry in keyed:
-        for record in found.get(entry.key, ()):
-            store.remove(starts[entry.key])
-            for note in record.facts["notes"]:
-                report.note(entry.item.name, "sampling", note)
-            report.count_frames(record.facts["origins"])
-            sampled.append(replace(entry, n_frames=len(record.facts["origins"])))
+        if entry.key not in found:
+            continue
+        (record,) = found[entry.key]
+        store.remove(starts[entry.key])
+        for note in record.facts["notes"]:
+            report.note(entry.item.name, "sampling", note)
+        report.count_frames(record.facts["origins"])
+        sampled.append(replace(entry, n_frames=len(record.facts["origins"])))
     return sampled
 
 
@@ -108,9 +110,10 @@ def label(
     stage, store = f"label {settings.name}", workplace.labels
     path = None if settings.path is None else workplace.protocol.located(settings.path)
     settings_json = settings.model_copy(update={"path": path}).model_dump_json()
+    wholes = {entry.key: label_key(entry, settings) for entry in sampled}
     parts = {}
     for entry in sampled:
-        key = label_key(entry, settings)
+        key = wholes[entry.key]
         parts[entry.key] = label_parts(key, entry.n_frames, settings.kind)
         if len(parts[entry.key]) > 1 and stored_facts(store, key) is not None:
             store.remove([part.key for part in parts[entry.key]])
@@ -127,14 +130,14 @@ def label(
                 arguments = (settings_json, numbers, positions, charge)
                 yield Task(key=part.key, function=label_task, arguments=arguments)
 
-    keys = {whole: [part.key for part in pieces] for whole, pieces in parts.items()}
+    keys = {owner: [part.key for part in pieces] for owner, pieces in parts.items()}
     found = run_missing(workplace, stage, store, runner, sampled, keys, tasks, progress)
     labelled = []
     for entry in sampled:
         if entry.key not in found:
             continue
         try:
-            record = _whole(store, entry, settings, parts[entry.key], found[entry.key])
+            record = _whole(store, wholes[entry.key], parts[entry.key], found[entry.key])
         except DataError as error:
             reason = str(error)
             workplace.report.reject(Rejection(name=entry.item.name, stage=stage, reason=reason))
@@ -145,21 +148,15 @@ def label(
     return labelled
 
 
-def _whole(
-    store: RecordStore,
-    entry: Keyed,
-    settings: LabelSettings,
-    parts: list[Part],
-    records: list[Record],
-) -> Record:
-    """The labels of all frames in one record, which replaces its parts."""
+def _whole(store: RecordStore, key: str, parts: list[Part], records: list[Record]) -> Record:
+    """The labels of all frames in one record of this key, which replaces its parts."""
     if len(parts) == 1:
         return records[0]
     loaded = [record for part in parts if (record := store.load(part.key)) is not None]
     if len(loaded) < len(parts):
         raise DataError("labels of some frames cannot be read back; run again to make them again")
     whole = join_labels(parts, loaded)
-    store.save(label_key(entry, settings), whole.encode())
+    store.save(key, whole.encode())
     store.remove([part.key for part in parts])
     return whole
 
