@@ -9,16 +9,24 @@ from mace_mm.elements import symbol
 from mace_mm.errors import ConfigError, DependencyError
 from mace_mm.generation.label_settings import LabelSettings
 from mace_mm.generation.labelling import LabelError, SinglePoint, provenance, unpaired_electrons
+from mace_mm.generation.pyscf_basis import BasisOfElement, basis_of_element
 from mace_mm.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
-_OPTIONS = {"density_fit": bool, "grid_level": int, "conv_tol": float, "max_cycle": int}
+_OPTIONS = {
+    "density_fit": bool,
+    "grid_level": int,
+    "conv_tol": float,
+    "max_cycle": int,
+    "ecp": str,
+}
 
 
 class PySCFProgram:
     """Restricted Kohn-Sham (or Hartree-Fock) single points.
 
     ``method``: a functional as PySCF names it, such as ``wb97x`` or ``wb97m-d3bj`` (SPICE's; wants
-    pyscf-dispersion), or ``hf``. Options: density_fit, grid_level, conv_tol, max_cycle.
+    pyscf-dispersion), or ``hf``. Options: density_fit, grid_level, conv_tol, max_cycle, ecp (a
+    core potential by name; without it, each element gets the one that its basis has).
 
     Raises:
         DependencyError: PySCF is not installed.
@@ -83,9 +91,17 @@ class PySCFProgram:
             (symbol(int(z)), tuple(x))
             for z, x in zip(atomic_numbers, positions / BOHR_TO_ANGSTROM, strict=True)
         ]
+        elements = {name: self._element(name) for name, _ in atoms}
+        potentials = {name: e.potential for name, e in elements.items() if e.potential is not None}
         try:
             molecule = gto.M(
-                atom=atoms, basis=self._basis, charge=charge, spin=unpaired, unit="Bohr", verbose=0
+                atom=atoms,
+                basis={name: e.basis for name, e in elements.items()},
+                ecp=potentials,
+                charge=charge,
+                spin=unpaired,
+                unit="Bohr",
+                verbose=0,
             )
             if self._method == "hf":
                 field = scf.UHF(molecule) if unpaired else scf.RHF(molecule)
@@ -105,3 +121,6 @@ class PySCFProgram:
         if not field.converged:
             raise LabelError(f"pyscf: SCF not converged in {field.max_cycle} cycles")
         return field
+
+    def _element(self, name: str) -> BasisOfElement:
+        return basis_of_element(self._basis, name, self._options.get("ecp"))

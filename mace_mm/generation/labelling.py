@@ -110,6 +110,7 @@ class FrameByFrame:
 
     def label(self, atomic_numbers: np.ndarray, frames: np.ndarray, charge: int) -> FrameLabels:
         """See `Labeler.label`; a frame that fails costs only itself."""
+        atoms = self._atom_energies(atomic_numbers)
         energies, energy_std = np.full((2, len(frames)), np.nan)
         forces, force_std = np.full((2, *frames.shape), np.nan)
         failures: dict[int, str] = {}
@@ -129,7 +130,7 @@ class FrameByFrame:
             energy_std=energy_std if np.isfinite(energy_std).any() else None,
             force_std=force_std if np.isfinite(energy_std).any() else None,
             failures=failures,
-            atom_energies=self._atom_energies(atomic_numbers),
+            atom_energies=atoms,
             provenance=self.program.provenance,
         )
 

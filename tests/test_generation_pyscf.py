@@ -1,0 +1,65 @@
+"""PySCF labels: core potentials, functionals and what is stored with a label."""
+
+import numpy as np
+import pytest
+
+from mace_mm.generation.label_settings import LabelSettings
+from mace_mm.generation.labelling import LabelError, label_frames
+from mace_mm.units import HARTREE_TO_EV
+
+pytest.importorskip("pyscf")
+
+HYDROGEN_IODIDE = np.array([[[0.0, 0.0, 0.0], [0.0, 0.0, 1.609]]])
+
+
+def _settings(method: str = "hf", basis: str = "def2-svp", **options: object) -> LabelSettings:
+    return LabelSettings.model_validate(
+        {"name": "d", "kind": "pyscf", "method": method, "basis": basis, "options": options}
+    )
+
+
+def test_a_basis_brings_its_core_potential() -> None:
+    labels = label_frames(_settings(), np.array([53, 1]), HYDROGEN_IODIDE, 0)
+    assert not labels.failures
+    assert labels.energies[0] / HARTREE_TO_EV == pytest.approx(-297.2315, abs=2e-4)
+    assert abs(labels.forces[0, 0, 2]) == pytest.approx(0.156, abs=0.002)
+    # The atoms have the potential too: HI is bound by 2 to 4 eV against them at this level.
+    bound = labels.atom_energies[53] + labels.atom_energies[1] - labels.energies[0]
+    assert 2.0 < bound < 4.0
+
+
+def test_iodomethane_has_the_force_of_a_bond_and_not_of_a_lost_core() -> None:
+    angle = np.deg2rad(111.3)
+    hydrogens = [
+        (np.sin(angle) * np.cos(t), np.sin(angle) * np.sin(t), np.cos(angle))
+        for t in np.deg2rad([0.0, 120.0, 240.0])
+    ]
+    positions = np.array([(0.0, 0.0, 0.0), (0.0, 0.0, 2.139), *(1.084 * np.array(hydrogens))])
+    settings = _settings("b3lyp", density_fit=True, grid_level=1)
+    settings = settings.model_copy(update={"atom_energies": {"H": -0.5, "C": -37.8, "I": -297.7}})
+    labels = label_frames(settings, np.array([6, 53, 1, 1, 1]), positions[None], 0)
+    assert labels.energies[0] / HARTREE_TO_EV == pytest.approx(-337.674, abs=2e-3)
+    assert abs(labels.forces[0, 1, 2]) < 1.0
+
+
+def test_a_potential_of_another_name_can_be_asked_for() -> None:
+    settings = _settings(basis="ccecp-cc-pvdz", ecp="ccecp")
+    numbers, frame = np.array([6, 8]), np.array([[[0.0, 0.0, 0.0], [0.0, 0.0, 1.13]]])
+    labels = label_frames(settings, numbers, frame, 0)
+    assert not labels.failures
+    # Four and six electrons are left: CO has some -21 hartree then, and -112.7 with all 14.
+    assert labels.energies[0] / HARTREE_TO_EV == pytest.approx(-21.3, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (_settings(basis="ccecp-cc-pvdz"), "made for a core potential"),
+        (_settings(basis="def2-svp", ecp="ccecp"), "for all electrons"),
+        (_settings(basis="6-31g*"), "no basis 6-31g. for I"),
+    ],
+)
+def test_a_basis_without_what_it_needs_is_refused(settings: LabelSettings, message: str) -> None:
+    numbers = np.array([6, 8]) if "6-31g" not in str(settings.basis) else np.array([53, 1])
+    with pytest.raises(LabelError, match=message):
+        label_frames(settings, numbers, HYDROGEN_IODIDE, 0)
