@@ -78,3 +78,9 @@ class Limits(Settings):
     negligible_kj_mol: float = Field(
         default=0.1, ge=0.0, description="differences below this are not judged"
     )
+    transitions: int = Field(
+        default=10,
+        ge=1,
+        description="of every slow coordinate: over all replicas of an exchange "
+        "run, in every window without exchange",
+    )
