@@ -6,6 +6,7 @@ from openmmtools.alchemy import AbsoluteAlchemicalFactory, AlchemicalRegion
 
 from mace_mm.errors import InputError
 from mace_mm.free_energy.config import Conditions
+from mace_mm.free_energy.follow import observers_of
 from mace_mm.free_energy.inputs import MMSystem
 from mace_mm.free_energy.leg import Leg, fingerprint
 from mace_mm.free_energy.schedule import Schedule
@@ -43,4 +44,5 @@ def decoupling_leg(name: str, mm: MMSystem, schedule: Schedule, conditions: Cond
         temperature_k=conditions.temperature_k,
         pressure_bar=None if mm.box_nm is None else conditions.pressure_bar,
         origin=fingerprint(mm.system),
+        observers=observers_of(mm.topology, mm.ligand, mm.positions_nm),
     )

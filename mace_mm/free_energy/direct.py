@@ -15,6 +15,7 @@ from mace_mm.elements import species_index
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.free_energy.config import Conditions
 from mace_mm.free_energy.direct_network import DecoupledModule
+from mace_mm.free_energy.follow import observers_of
 from mace_mm.free_energy.leg import Leg, fingerprint
 from mace_mm.free_energy.schedule import coupling_schedule
 from mace_mm.simulation.openmm_force import PythonComputation
@@ -145,4 +146,5 @@ def direct_leg(
         # Every pressure move costs two evaluations of the network and gains little in water.
         pressure_bar=None,
         origin=fingerprint(model_path(model), f"{precision} {softness} {sorted(solute)}"),
+        observers=observers_of(topology, sorted(solute), positions_nm),
     )

@@ -8,13 +8,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mace_mm.errors import BackendError
 from mace_mm.free_energy.journal import Journal
 from mace_mm.free_energy.leg import Leg, load_leg
+from mace_mm.free_energy.observers import Observer
 from mace_mm.free_energy.sampling import run_windows
 from mace_mm.free_energy.settings import Dynamics, Execution, Switching, Windows
 from mace_mm.free_energy.switching import FORWARD, REVERSE, run_switches
@@ -91,9 +92,13 @@ def switch_tasks(folder: Path, switching: Switching, dynamics: Dynamics) -> list
     ]
 
 
-def run_task(task: Task, on_iteration: OnProgress | None = None) -> int:
+def run_task(
+    task: Task,
+    on_iteration: OnProgress | None = None,
+    observers: tuple[Observer, ...] = (),
+) -> int:
     """Run one task to its end, from where it stopped; returns the complete iterations."""
-    leg = load_leg(task.leg_folder)
+    leg = replace(load_leg(task.leg_folder), observers=observers)
     if task.windows is not None:
         journal = run_windows(
             leg,
@@ -141,10 +146,10 @@ def run_tasks(
                 if on_progress is not None:
                     on_progress(before + done, total)
 
-            run_task(task, report)
+            run_task(task, report, leg.observers)
         return journals
     with _client(execution) as client:
-        futures = client.map(run_task, tasks, pure=False, retries=2)
+        futures = client.map(run_task, tasks, observers=leg.observers, pure=False, retries=2)
         while any(not future.done() for future in futures):
             if on_progress is not None:
                 on_progress(sum(journal.n_iterations() for journal in journals), total)

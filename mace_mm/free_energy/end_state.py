@@ -10,6 +10,7 @@ from openmmml import MLPotential
 from mace_mm.deploy.open_model import model_path
 from mace_mm.errors import ConfigError, InputError, MaceMMError
 from mace_mm.free_energy.config import Conditions, Potential
+from mace_mm.free_energy.follow import observers_of
 from mace_mm.free_energy.inputs import MMSystem
 from mace_mm.free_energy.leg import Leg, fingerprint
 from mace_mm.free_energy.schedule import Schedule
@@ -64,6 +65,7 @@ def end_state_leg(
         temperature_k=conditions.temperature_k,
         pressure_bar=conditions.pressure_bar if periodic else None,
         origin=fingerprint(mm.system, potential.model_dump_json(), *_weights(potential), *further),
+        observers=observers_of(mm.topology, mm.ligand, mm.positions_nm),
     )
 
 

@@ -2,13 +2,13 @@
 
 netCDF and HDF5 files that are open when a process is killed may be lost whole. Here every
 iteration appends one record of fixed size to a flat file and then replaces the restart file
-atomically: a kill at any moment costs at most the iteration that was running.
+atomically: a kill at any moment costs at most the iteration that was running. What observers saw is
+kept in the same way, see :mod:`mace_mm.free_energy.observers`.
 """
 
-import io
 import json
 import os
-import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,29 +17,13 @@ import numpy as np
 
 from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.errors import ConfigError, DataError
+from mace_mm.free_energy.observers import ObservationFile, Observations, Observer, measured
+from mace_mm.free_energy.restart import Restart, load_restart
 
 FORMAT_VERSION = 1
 _HEADER_NAME = "journal.json"
 _RECORDS_NAME = "energies.bin"
 _RESTART_NAME = "restart.npz"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Restart:
-    """The configuration after the last complete iteration.
-
-    Attributes:
-        iteration: complete iterations.
-        states: (n_replicas,) state of each replica.
-        positions_nm, velocities_nm_ps: (n_replicas, n_atoms, 3).
-        boxes_nm: (n_replicas, 3, 3), None for systems without periodic boundaries.
-    """
-
-    iteration: int
-    states: np.ndarray
-    positions_nm: np.ndarray
-    velocities_nm_ps: np.ndarray
-    boxes_nm: np.ndarray | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,57 +40,67 @@ class Records:
 
 
 class Journal:
-    """One folder; see the module's text. Only one process may write to it."""
+    """One folder; see the module's text. Only one process may write to it.
 
-    def __init__(self, folder: Path, n_replicas: int, n_states: int) -> None:
+    ``observers`` look at every iteration that is appended; reading needs none.
+    """
+
+    def __init__(
+        self, folder: Path, n_replicas: int, n_states: int, observers: Sequence[Observer] = ()
+    ) -> None:
         self.folder = folder
         self.n_replicas = n_replicas
         self.n_states = n_states
         self._record = n_replicas * (n_states + 1)
+        names = [observer.name for observer in observers]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"observers must have names of their own, got {names}")
+        self._observers = [(observer, self._file(observer.name)) for observer in observers]
 
     def prepare(self, identity: dict[str, Any]) -> Restart | None:
         """Begin a run or find where the one in the folder stopped.
 
-        Energies of an iteration that was cut off are dropped.
+        What was written of an iteration that was cut off is dropped. Observers check the last
+        complete iteration again.
 
         Raises:
             ConfigError: the folder holds a run of something else.
             DataError: its files are damaged.
+            MaceMMError: an observer ended the run before and ends it again.
         """
         header = {"format": FORMAT_VERSION, "n_replicas": self.n_replicas} | identity
         path = self.folder / _HEADER_NAME
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / _RECORDS_NAME).write_bytes(b"")
+            self._prepare_observers(0)
             write_atomically(path, json.dumps(header).encode())
             return None
         _compare(path, header)
         restart = self.restart()
-        self._cut_back(0 if restart is None else restart.iteration)
+        done = 0 if restart is None else restart.iteration
+        self._cut_back(done)
+        self._prepare_observers(done)
         return restart
 
     def append(self, restart: Restart, reduced: np.ndarray) -> None:
-        """Add the iteration that ``restart`` ends; ``reduced`` is (n_replicas, n_states)."""
-        record = np.concatenate([restart.states.astype(np.float64), reduced.reshape(-1)])
-        with open(self.folder / _RECORDS_NAME, "ab") as file:
-            file.write(record.astype("<f8").tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        self.save_restart(restart)
+        """Add the iteration that ``restart`` ends; ``reduced`` is (n_replicas, n_states).
 
-    def save_restart(self, restart: Restart) -> None:
-        """Replace the restart file."""
-        arrays: dict[str, Any] = {
-            "iteration": np.array(restart.iteration),
-            "states": restart.states,
-            "positions_nm": restart.positions_nm,
-            "velocities_nm_ps": restart.velocities_nm_ps,
-        }
-        if restart.boxes_nm is not None:
-            arrays["boxes_nm"] = restart.boxes_nm
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        write_atomically(self.folder / _RESTART_NAME, buffer.getvalue())
+        Raises:
+            MaceMMError: an observer ends the run; the iteration is stored.
+        """
+        seen = [measured(observer, restart, reduced) for observer, _ in self._observers]
+        for (_, file), values in zip(self._observers, seen, strict=True):
+            file.append(values)
+        record = np.concatenate([restart.states.astype(np.float64), reduced.reshape(-1)])
+        with open(self.folder / _RECORDS_NAME, "ab") as energies:
+            energies.write(record.astype("<f8").tobytes())
+            energies.flush()
+            os.fsync(energies.fileno())
+        # Replaced last: it says how far the other files count.
+        restart.save(self.folder / _RESTART_NAME)
+        for (observer, _), values in zip(self._observers, seen, strict=True):
+            observer.check(restart.iteration, values)
 
     def restart(self) -> Restart | None:
         """The last complete iteration, None before the first.
@@ -114,20 +108,7 @@ class Journal:
         Raises:
             DataError: the restart file is damaged.
         """
-        path = self.folder / _RESTART_NAME
-        if not path.exists():
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return Restart(
-                    iteration=int(arrays["iteration"]),
-                    states=arrays["states"],
-                    positions_nm=arrays["positions_nm"],
-                    velocities_nm_ps=arrays["velocities_nm_ps"],
-                    boxes_nm=arrays.get("boxes_nm"),
-                )
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is not a restart file: {error}") from error
+        return load_restart(self.folder / _RESTART_NAME)
 
     def n_iterations(self) -> int:
         """Complete iterations in the records file."""
@@ -148,6 +129,27 @@ class Journal:
         states = values[:, : self.n_replicas].astype(np.int64)
         reduced = values[:, self.n_replicas :].reshape(-1, self.n_replicas, self.n_states)
         return Records(states=states, reduced=reduced)
+
+    def observations(self, name: str) -> Observations | None:
+        """What the observer of that name saw, None if the run was not followed by it.
+
+        Raises:
+            DataError: its files are damaged.
+        """
+        return self._file(name).read(self.n_iterations())
+
+    def _file(self, name: str) -> ObservationFile:
+        return ObservationFile(self.folder, name, self.n_replicas)
+
+    def _prepare_observers(self, done: int) -> None:
+        for observer, file in self._observers:
+            file.prepare(observer.columns, done)
+            if not done:
+                continue
+            observations = file.read(done)
+            last = None if observations is None else observations.values[-1]
+            if last is not None and np.isfinite(last).any():
+                observer.check(done, last)
 
     def _cut_back(self, iteration: int) -> None:
         path = self.folder / _RECORDS_NAME

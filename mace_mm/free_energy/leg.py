@@ -13,6 +13,7 @@ from openmmtools import states as tools
 
 from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.errors import ConfigError, DataError, GeometryError, InputError
+from mace_mm.free_energy.observers import Observer
 from mace_mm.free_energy.schedule import Schedule
 
 GAS_CONSTANT_KJ_MOL_K = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(
@@ -35,6 +36,7 @@ class Leg:
         temperature_k: kelvin.
         pressure_bar: None for constant volume.
         origin: fingerprint of the energies, so that no run is continued with others.
+        observers: what looks at the molecule at every iteration; not saved with the leg.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Leg:
     temperature_k: float
     pressure_bar: float | None = None
     origin: str = ""
+    observers: tuple[Observer, ...] = ()
 
     def __post_init__(self) -> None:
         n_atoms = self.system.getNumParticles()

@@ -15,8 +15,9 @@ from openmmtools.multistate.utils import SimulationNaNError
 
 from mace_mm.errors import GeometryError
 from mace_mm.free_energy.contexts import context_cache, minimized_starts
-from mace_mm.free_energy.journal import Journal, Restart
+from mace_mm.free_energy.journal import Journal
 from mace_mm.free_energy.leg import Leg
+from mace_mm.free_energy.restart import Restart
 from mace_mm.free_energy.settings import Dynamics, Windows
 
 logger = logging.getLogger(__name__)
@@ -192,11 +193,12 @@ def run_windows(
         ConfigError: the folder holds another run.
         GeometryError: the energy or positions stopped being finite.
         BackendError: the platform does not exist.
+        MaceMMError: an observer of the leg ended the run.
     """
     n_states = leg.schedule.n_states
     initial = list(range(n_states)) if replicas is None else list(replicas)
     exchange = windows.exchange and replicas is None
-    journal = Journal(folder, len(initial), n_states)
+    journal = Journal(folder, len(initial), n_states, leg.observers)
     identity = leg.identity() | {
         "initial_states": initial,
         "exchange": exchange,

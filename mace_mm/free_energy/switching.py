@@ -9,8 +9,9 @@ from openmm import unit
 
 from mace_mm.errors import ConfigError, GeometryError
 from mace_mm.free_energy.contexts import make_context
-from mace_mm.free_energy.journal import Journal, Restart
+from mace_mm.free_energy.journal import Journal
 from mace_mm.free_energy.leg import Leg
+from mace_mm.free_energy.restart import Restart
 from mace_mm.free_energy.sampling import OnIteration
 from mace_mm.free_energy.settings import Dynamics, Switching
 
@@ -121,8 +122,9 @@ def run_switches(
         ConfigError: the folder holds another run, or the leg's path has several parameters.
         GeometryError: the work stopped being finite.
         BackendError: the platform does not exist.
+        MaceMMError: an observer of the leg ended the run.
     """
-    journal = Journal(folder, 1, 1)
+    journal = Journal(folder, 1, 1, leg.observers)
     restart = journal.prepare(
         leg.identity()
         | {"direction": direction, "timestep_fs": dynamics.timestep_fs}

@@ -1,0 +1,21 @@
+"""Which observers look at the molecule of a leg."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from openmm import app
+
+from mace_mm.free_energy.observers import Observer
+
+
+def observers_of(
+    topology: app.Topology, ligand: Sequence[int], positions_nm: np.ndarray
+) -> tuple[Observer, ...]:
+    """Everything that is watched in every leg of a molecule, in the order of calling.
+
+    Args:
+        topology: of the leg's system, with the ligand's bonds.
+        ligand: indices of the molecule's atoms, ascending.
+        positions_nm: (n_atoms, 3) the leg's start.
+    """
+    return ()
