@@ -176,7 +176,7 @@ def test_releases_are_configuration(tmp_path):
     assert read_releases(path)["3.0"].size is None
     bad = {
         "'3.0': {url: https://example.org/a}": "needs url and checksum",
-        "[1, 2]": "expected version",
+        "[1, 2]": "expected settings",
         "a: [": "releases.yaml",
         f"'3': {{url: 'ftp://x', checksum: 'md5:{'a' * 32}'}}": "http or https",
         "'3': {url: 'https://x', checksum: 'md5:12'}": "hexadecimal digits",

@@ -16,7 +16,7 @@ from mace_mm.errors import ConfigError, DataError, InputError
 from mace_mm.free_energy.binding import binding_tables, cycle_closures, run_binding
 from mace_mm.free_energy.binding_config import BindingConfig
 from mace_mm.free_energy.binding_legs import binding_legs, binding_protocol
-from mace_mm.free_energy.config import InputFiles, validate
+from mace_mm.free_energy.config import InputFiles
 from mace_mm.free_energy.cycles import Edge, find_cycles, fit_ligands
 from mace_mm.free_energy.estimator import Estimate, kt_kj_mol
 from mace_mm.free_energy.inputs import load_system
@@ -30,6 +30,7 @@ from mace_mm.free_energy.restraints import (
 )
 from mace_mm.free_energy.run_leg import run_leg
 from mace_mm.free_energy.schedule import restrained_schedule
+from mace_mm.settings import validated
 
 FAST = {"timestep_fs": 1.0, "friction_per_ps": 20.0, "platform": "Reference", "seed": 5}
 
@@ -188,7 +189,7 @@ def _config(tmp_path: Path, **changes: object) -> BindingConfig:
         "dynamics": FAST,
         "windows": {"lambdas": [0, 1], "iterations": 22, "equilibration": 1, "steps": 4},
     }
-    return validate(content | changes, BindingConfig, "test")
+    return validated(content | changes, BindingConfig, "test")
 
 
 def test_binding_by_the_same_force_field_is_not_changed(tmp_path: Path) -> None:

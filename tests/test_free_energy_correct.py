@@ -13,7 +13,7 @@ from scipy.integrate import quad
 
 from mace_mm.deploy.archive import ArchiveMetadata, make_archive, save_archive
 from mace_mm.errors import ConfigError
-from mace_mm.free_energy.config import CorrectionConfig, Potential, validate
+from mace_mm.free_energy.config import CorrectionConfig, Potential
 from mace_mm.free_energy.correct import correction_leg, place_in_environment, run_correction
 from mace_mm.free_energy.estimator import estimate_mbar, kt_kj_mol
 from mace_mm.free_energy.samples import collect
@@ -22,6 +22,7 @@ from mace_mm.free_energy.settings import Windows
 from mace_mm.model import potential as network
 from mace_mm.model.config import MACEConfig
 from mace_mm.model.mace import MACE
+from mace_mm.settings import validated
 
 TEMPERATURE_K = 300.0
 FAST = {"timestep_fs": 1.0, "friction_per_ps": 20.0, "platform": "Reference", "seed": 11}
@@ -40,7 +41,7 @@ def config_of(files: dict[str, str], output: Path, **changes: object) -> Correct
         "windows": {"lambdas": [0, 0.5, 1], "iterations": 40, "equilibration": 2, "steps": 20},
         "switching": None,
     }
-    return validate(content | changes, CorrectionConfig, "test")
+    return validated(content | changes, CorrectionConfig, "test")
 
 
 @pytest.mark.parametrize("environment", ["vacuum", "water"])

@@ -14,7 +14,7 @@ from openmm import unit
 from mace_mm.cli.app import main
 from mace_mm.errors import ConfigError, DependencyError, InputError
 from mace_mm.free_energy.binding_config import BindingConfig
-from mace_mm.free_energy.config import CorrectionConfig, InputFiles, read_config, validate
+from mace_mm.free_energy.config import CorrectionConfig, InputFiles, read_config
 from mace_mm.free_energy.correct import correction_leg, place_in_environment
 from mace_mm.free_energy.hydration import (
     HydrationConfig,
@@ -26,6 +26,7 @@ from mace_mm.free_energy.inputs import load_system
 from mace_mm.free_energy.planner import count_work, describe_duration, plan_leg
 from mace_mm.free_energy.run_leg import Protocol
 from mace_mm.free_energy.settings import Dynamics, Execution, Limits, Switching, Windows
+from mace_mm.settings import validated
 
 CPU = {"platform": "CPU", "platform_properties": {"Threads": "1"}, "seed": 3}
 SMALL = {"edge_nm": 1.3, "cutoff_nm": 0.6}
@@ -49,7 +50,7 @@ def _config(tmp_path: Path, **changes: object) -> HydrationConfig:
         "dynamics": CPU | {"timestep_fs": 1.0, "friction_per_ps": 20.0},
         "windows": {"lambdas": [0, 1], "iterations": 22, "equilibration": 1, "steps": 2},
     }
-    return validate(content | changes, HydrationConfig, "test")
+    return validated(content | changes, HydrationConfig, "test")
 
 
 def _energy(context: openmm.Context, **parameters: float) -> float:

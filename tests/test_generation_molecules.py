@@ -192,7 +192,7 @@ def test_a_protocol_names_every_wrong_key(tmp_path: Path) -> None:
         read_protocol(path)
     for part in ("max_atom", "temperature_k", "wants method"):
         assert part in str(caught.value)
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         read_protocol(tmp_path / "missing.yaml")
 
 

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from mace_mm.bundled_models import BUNDLED_MODELS, place_model
-from mace_mm.errors import ConfigError
 from mace_mm.generation.label_settings import LabelSettings
+from mace_mm.settings import SafeName, read_yaml, validated
 from mace_mm.training.config import DataConfig, OptimizerConfig, RunConfig, StageConfig
 
 
@@ -46,7 +45,7 @@ class ActiveConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = "active"
+    name: SafeName = "active"
     output: str
     seed: int = Field(default=0, ge=0)
     model: str = BUNDLED_MODELS[0]
@@ -66,16 +65,7 @@ def read_active_config(path: Path) -> ActiveConfig:
     Raises:
         ConfigError: a file that is missing or no YAML, unknown or wrong settings.
     """
-    try:
-        values: Any = yaml.safe_load(path.read_text("utf-8"))
-        config = ActiveConfig.model_validate(values)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("\n".join([f"{path} has {len(lines)} problem(s):", *lines])) from error
+    config = validated(read_yaml(path), ActiveConfig, str(path))
     folder = path.parent
 
     def place(name: str) -> str:

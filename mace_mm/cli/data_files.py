@@ -61,20 +61,11 @@ def show_progress(console: Console, label: str, items: Sequence[int]) -> Iterato
 
 def read_atomic_energies(path: Path) -> dict[int, float]:
     """Read isolated-atom energies in eV from a YAML file of symbols and numbers."""
-    import yaml
-
     from mace_mm.elements import atomic_number
     from mace_mm.errors import ConfigError
+    from mace_mm.settings import read_yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {atomic_number(str(key)): float(value) for key, value in content.items()}
-    except (
-        OSError,
-        UnicodeDecodeError,
-        yaml.YAMLError,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:
+        return {atomic_number(str(key)): float(value) for key, value in read_yaml(path).items()}
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: expected element: energy in eV; {error}") from None

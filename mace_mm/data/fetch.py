@@ -11,9 +11,9 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mace_mm.errors import ConfigError, DataError, DependencyError
+from mace_mm.errors import ConfigError, DataError
+from mace_mm.settings import read_yaml
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 1 << 20
@@ -76,16 +76,7 @@ def read_releases(path: str | Path) -> dict[str, Release]:
     Raises:
         ConfigError: the file is missing, not YAML, or an entry is incomplete.
     """
-    try:
-        import yaml
-    except ImportError:
-        raise DependencyError("a file of releases needs pyyaml, which is not installed") from None
-    try:
-        content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected version: {{url, checksum, size}}, got {content!r}")
+    content = read_yaml(path)
     releases = {}
     for version, fields in content.items():
         if not isinstance(fields, dict) or not {"url", "checksum"} <= set(fields):

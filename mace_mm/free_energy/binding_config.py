@@ -16,6 +16,7 @@ from mace_mm.free_energy.settings import (
     Switching,
     Windows,
 )
+from mace_mm.settings import SafeName
 from mace_mm.units import KCAL_MOL_TO_KJ_MOL
 
 
@@ -35,7 +36,7 @@ class Known(Settings):
 class Ligand(Settings):
     """One ligand in its complex and in solvent, and what is known of its binding."""
 
-    name: str = Field(pattern=r"^[\w.+-]+$", description="also of its folder")
+    name: SafeName = Field(description="also of its folder")
     complex: InputFiles
     solvent: InputFiles
     force_field_kcal_mol: Known | None = Field(
@@ -55,7 +56,7 @@ class EdgeInput(Settings):
 class BindingConfig(Settings):
     """``mace-mm binding``."""
 
-    name: str
+    name: SafeName
     output: Path
     ligands: tuple[Ligand, ...] = Field(min_length=1)
     edges: tuple[EdgeInput, ...] = ()

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from mace_mm.bundled_models import is_bundled
-from mace_mm.errors import ConfigError
 from mace_mm.free_energy.settings import (
     Dynamics,
     Execution,
@@ -17,6 +15,7 @@ from mace_mm.free_energy.settings import (
     Switching,
     Windows,
 )
+from mace_mm.settings import SafeName, read_yaml, validated
 
 
 class InputFiles(Settings):
@@ -95,7 +94,7 @@ class Conditions(Settings):
 class CorrectionConfig(Settings):
     """``mace-mm correct``: the free energy of going from the force field to ML/MM."""
 
-    name: str
+    name: SafeName
     output: Path
     input: InputFiles
     environment: Literal["vacuum", "water", "as_given"] = "vacuum"
@@ -119,7 +118,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Settings)
 
 
 def read_config(path: Path, kind: type[AnyConfig], overrides: Sequence[str] = ()) -> AnyConfig:
-    """Read a YAML file; input paths in it are relative to the file, ``output`` is not.
+    """Read a YAML file; paths in it are relative to the file.
 
     Args:
         path: the file.
@@ -129,45 +128,8 @@ def read_config(path: Path, kind: type[AnyConfig], overrides: Sequence[str] = ()
     Raises:
         ConfigError: every setting that is wrong, by name.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold settings by name, got {type(content).__name__}")
-    for override in overrides:
-        _override(content, override)
-    return _resolve(validate(content, kind, str(path)), path.parent)
-
-
-def validate(content: dict[str, Any], kind: type[AnyConfig], where: str) -> AnyConfig:
-    """Settings from plain values; every wrong one is named."""
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
-            for item in error.errors()
-        ]
-        raise ConfigError(f"{where}: " + "; ".join(lines)) from error
-
-
-def _override(content: dict[str, Any], text: str) -> None:
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise ConfigError(f"a setting on the command line is KEY=VALUE, got {text!r}")
-    place = content
-    *parents, last = name.split(".")
-    for parent in parents:
-        if place.get(parent) is None:
-            place[parent] = {}
-        place = place[parent]
-        if not isinstance(place, dict):
-            raise ConfigError(f"{text!r}: {parent} holds no settings of its own")
-    try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r} is not YAML: {error}") from error
+    settings = validated(read_yaml(path, overrides), kind, str(path))
+    return _resolve(settings, path.parent.resolve())
 
 
 def _resolve(settings: AnyConfig, folder: Path) -> AnyConfig:
@@ -190,6 +152,5 @@ def _resolve(settings: AnyConfig, folder: Path) -> AnyConfig:
         update={
             name: place(getattr(settings, name))
             for name in type(settings).model_fields
-            if name != "output"
         }
     )

@@ -34,6 +34,7 @@ from mace_mm.free_energy.settings import (
     Switching,
     Windows,
 )
+from mace_mm.settings import SafeName
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Decoupling(Settings):
 class HydrationConfig(Settings):
     """``mace-mm hydration``; without ``correction`` the force field's number only."""
 
-    name: str
+    name: SafeName
     output: Path
     input: InputFiles
     solvent: Solvent = Solvent()

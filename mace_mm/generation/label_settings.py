@@ -1,9 +1,11 @@
 """What a label is computed with: one section of the protocol for each level of theory."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from mace_mm.settings import SafeName
 
 Option = bool | int | float | str | list[str]
 
@@ -22,7 +24,7 @@ class LabelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    name: SafeName
     kind: Literal["tblite", "ani", "pyscf", "qcengine", "ase"]
     program: str | None = None
     method: str | None = None

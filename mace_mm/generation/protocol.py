@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from mace_mm.elements import atomic_number
-from mace_mm.errors import ConfigError
 from mace_mm.generation.execution_settings import ExecutionSettings
 from mace_mm.generation.label_settings import LabelSettings, Option
+from mace_mm.settings import SafeName, read_yaml, validated
 
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -224,7 +224,7 @@ class Protocol(Section):
 
     _folder: Path = PrivateAttr(default=Path())
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    name: SafeName
     seed: Annotated[int, Field(ge=0)] = 0
     molecules: MoleculeSettings
     conformers: ConformerSettings = ConformerSettings()
@@ -271,22 +271,6 @@ def read_protocol(path: str | Path) -> Protocol:
         ConfigError: no such file, not YAML, or a key or value that does not fit (all are listed).
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read the protocol {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping of sections, got {type(content).__name__}")
-    try:
-        protocol = Protocol.model_validate(content)
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}"
-            f" (got {entry['input']!r})"[:300]
-            for entry in error.errors()
-        ]
-        raise ConfigError(f"{path} is not a valid protocol:\n" + "\n".join(lines)) from error
+    protocol = validated(read_yaml(path), Protocol, str(path))
     protocol._folder = path.resolve().parent
     return protocol

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mace_mm.settings import SafeName
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -32,7 +34,7 @@ class FilesConfig(_Section):
     """
 
     path: str
-    head: str = "default"
+    head: SafeName = "default"
     weight: float = Field(default=1.0, gt=0)
     energy_key: str | None = None
     forces_key: str | None = None
@@ -238,7 +240,7 @@ class TrainingConfig(_Section):
             in eV by element symbol; or by head, then by element symbol.
     """
 
-    name: str = "model"
+    name: SafeName = "model"
     output: str
     seed: int = Field(default=0, ge=0)
     data: DataConfig
