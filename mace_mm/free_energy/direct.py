@@ -18,6 +18,7 @@ from mace_mm.free_energy.direct_network import DecoupledModule
 from mace_mm.free_energy.follow import observers_of
 from mace_mm.free_energy.leg import Leg, fingerprint
 from mace_mm.free_energy.schedule import coupling_schedule
+from mace_mm.simulation.molecules import keep_molecules, topology_bonds
 from mace_mm.simulation.openmm_force import PythonComputation
 
 COUPLING_PARAMETER = "lambda_coupling"
@@ -132,6 +133,7 @@ def direct_leg(
             topology, solute, model=model, precision=precision, softness=softness, periodic=periodic
         )
     )
+    keep_molecules(system, topology_bonds(topology, range(topology.getNumAtoms())))
     # openmmtools finds parameters in forces that count them, which a PythonForce does not.
     declaration = openmm.CustomBondForce(f"0*{COUPLING_PARAMETER}")
     declaration.addGlobalParameter(COUPLING_PARAMETER, 1.0)

@@ -4,10 +4,11 @@ import openmm
 from openmm import unit
 
 from mace_mm.errors import BackendError
+from mace_mm.simulation.molecules import NAME as MOLECULES
 from mace_mm.simulation.run_settings import RunSettings
 
 _SMALL = 2000  # particles
-_LIGHT_FORCES = {"MACE", "CMMotionRemover", "MonteCarloBarostat"}
+_LIGHT_FORCES = {"MACE", MOLECULES, "CMMotionRemover", "MonteCarloBarostat"}
 
 
 def make_context(system: openmm.System, settings: RunSettings, seed: int) -> openmm.Context:

@@ -22,6 +22,7 @@ from mace_mm.simulation.ml_mm_custom_nonbonded import exclude_inside_custom
 from mace_mm.simulation.ml_mm_embedding import embedded_region
 from mace_mm.simulation.ml_mm_nonbonded import exclude_inside, images_of_region
 from mace_mm.simulation.ml_mm_region import Region, make_region
+from mace_mm.simulation.molecules import holds_molecules, keep_molecules, warn_of_lone_atoms
 from mace_mm.simulation.openmm_copy import copy_system
 
 EMBEDDINGS = ("mechanical", "electrostatic")
@@ -64,7 +65,7 @@ def create_mixed_system(
         potential: of the ML region; any potential of OpenMM-ML.
         topology: of the System, with the bonds of all molecules the region touches.
         system: described by the force field; it is not changed. It may hold other ML regions.
-        atoms: particle indices of the region, in any order.
+        atoms: particle indices of the region, in any order, with its virtual sites or without.
         embedding: "mechanical" or "electrostatic".
         force_group: of the ML force and of the correction of electrostatic embedding. Everything
             else keeps its group.
@@ -91,11 +92,14 @@ def create_mixed_system(
     region = make_region(topology, system, atoms)
     check_cut_bonds(topology, system, region)
     _check_forces(system)
-    if len(region.atoms) == topology.getNumAtoms():
+    if len(region.particles) == topology.getNumAtoms():
         _log.info("the ML region is the whole system: nothing is left to the force field")
     long_range = _is_long_range(potential, system, ml_long_range)
     mixed = copy_system(system)
     removed, images = _take_out(mixed, region, long_range)
+    keep_molecules(mixed, region.bonds)
+    if system.usesPeriodicBoundaryConditions():
+        warn_of_lone_atoms(topology, set(region.atoms), region.bonds + region.cut_bonds)
     extended, caps = add_link_atoms(topology, mixed, region, link_atom_distances)
     if interpolate:
         if constraints_go:
@@ -134,7 +138,7 @@ def _take_out(
             removed += exclude_inside(force, region)
         elif isinstance(force, openmm.CustomNonbondedForce):
             removed += exclude_inside_custom(force, region)
-        else:
+        elif not holds_molecules(force):
             kept, inside = split_bonded(force, region)
             if inside is not None:
                 removed.append(inside)
@@ -212,7 +216,7 @@ def _is_long_range(potential: MLPotentialImpl, system: openmm.System, asked: boo
 
 
 def _has_charges(force: openmm.NonbondedForce, region: Region) -> bool:
-    return any(force.getParticleParameters(i)[0]._value != 0.0 for i in region.atoms)
+    return any(force.getParticleParameters(i)[0]._value != 0.0 for i in region.particles)
 
 
 def _check_forces(system: openmm.System) -> None:
@@ -228,6 +232,8 @@ def _check_unbound(system: openmm.System, region: Region) -> None:
     """Refuse to interpolate where removing constraints would leave atoms without bonds."""
     bonds = set()
     for force in system.getForces():
+        if holds_molecules(force):
+            continue
         if isinstance(force, openmm.HarmonicBondForce | openmm.CustomBondForce):
             for i in range(force.getNumBonds()):
                 bonds.add(frozenset(force.getBondParameters(i)[:2]))

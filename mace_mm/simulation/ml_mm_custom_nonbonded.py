@@ -34,7 +34,7 @@ def exclude_inside_custom(
     ]
     members = [(frozenset(first), frozenset(second)) for first, second in groups]
     removed = _make_bond_force(force)
-    for first, second in itertools.combinations(region.atoms, 2):
+    for first, second in itertools.combinations(region.particles, 2):
         if frozenset((first, second)) in excluded:
             continue
         force.addExclusion(first, second)

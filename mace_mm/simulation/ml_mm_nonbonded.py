@@ -8,28 +8,19 @@ cutoff contributed the erf part that an exclusion takes out (U. Essmann et al., 
 
 import itertools
 import math
-from collections import defaultdict
-from typing import Any
 
 import openmm
 from openmm import unit
 
 from mace_mm.errors import InputError
+from mace_mm.simulation.ml_mm_pairs import COULOMB_KJ_MOL_NM, PairTerms, plain
 from mace_mm.simulation.ml_mm_region import Region
-from mace_mm.units import ANGSTROM_TO_NM, COULOMB_EV_ANGSTROM, EV_TO_KJ_MOL
-
-COULOMB_KJ_MOL_NM = COULOMB_EV_ANGSTROM * EV_TO_KJ_MOL * ANGSTROM_TO_NM
 
 _EWALD = (openmm.NonbondedForce.Ewald, openmm.NonbondedForce.PME, openmm.NonbondedForce.LJPME)
 _REACTION_FIELD = (openmm.NonbondedForce.CutoffNonPeriodic, openmm.NonbondedForce.CutoffPeriodic)
-# Kinds of parameters: charge, sigma, epsilon of a particle; charge product first for an exception.
-_KINDS = ("q", "sigma", "eps")
-
-# Change of one of three parameters per unit of a global parameter.
-Offsets = dict[str, tuple[float, float, float]]
 
 
-def exclude_inside(force: openmm.NonbondedForce, region: Region) -> list[openmm.CustomBondForce]:
+def exclude_inside(force: openmm.NonbondedForce, region: Region) -> list[openmm.Force]:
     """Exclude all pairs inside the region from a force, in place.
 
     Returns:
@@ -38,28 +29,29 @@ def exclude_inside(force: openmm.NonbondedForce, region: Region) -> list[openmm.
     Raises:
         InputError: LJPME with a switching function.
     """
-    pairs = _PairTerms(force)
+    terms = PairTerms(force)
     known = _exceptions(force)
-    by_exception = pairs.make(force, ("",), _plain_energy())
-    by_particle = pairs.make(force, ("1", "2"), _pair_energy(force))
+    by_exception = terms.sum(_plain_energy(), ("",))
+    by_particle = terms.sum(_pair_energy(force), ("1", "2"))
     removed = []
-    for first, second in itertools.combinations(region.atoms, 2):
+    for first, second in itertools.combinations(region.particles, 2):
         index = known.get((min(first, second), max(first, second)))
+        apart = region.molecules[first] != region.molecules[second]
         if index is None:
-            parameters = pairs.particle(first) + pairs.particle(second)
-            by_particle.addBond(first, second, parameters)
+            parameters = terms.particle(first) + terms.particle(second)
+            by_particle.add(first, second, parameters, apart=apart)
             force.addException(first, second, 0.0, 1.0, 0.0)
             continue
-        parameters = pairs.exception(index)
+        parameters = terms.exception(index)
         if any(parameters[i] for i in range(len(parameters)) if i % 3 != 1):
-            by_exception.addBond(first, second, parameters)
+            by_exception.add(first, second, parameters, apart=apart)
         force.setExceptionParameters(index, first, second, 0.0, 1.0, 0.0)
         removed.append(index)
     _drop_offsets(force, set(removed))
-    if _is_periodic(force):
+    if force.usesPeriodicBoundaryConditions():
         # An atom of the region may be wrapped into the box without its neighbors.
         force.setExceptionsUsePeriodicBoundaryConditions(True)
-    return [f for f in (by_particle, by_exception) if f.getNumBonds()]
+    return by_particle.forces() + by_exception.forces()
 
 
 def images_of_region(force: openmm.NonbondedForce, region: Region) -> openmm.NonbondedForce:
@@ -82,65 +74,10 @@ def images_of_region(force: openmm.NonbondedForce, region: Region) -> openmm.Non
     for i in range(force.getNumParticles()):
         charge = force.getParticleParameters(i)[0] if i in region else 0.0
         images.addParticle(charge, 1.0, 0.0)
-    for first, second in itertools.combinations(region.atoms, 2):
+    for first, second in itertools.combinations(region.particles, 2):
         images.addException(first, second, 0.0, 1.0, 0.0)
     images.setForceGroup(force.getForceGroup())
     return images
-
-
-class _PairTerms:
-    """Parameters of a NonbondedForce with their dependence on its global parameters."""
-
-    def __init__(self, force: openmm.NonbondedForce) -> None:
-        self._force = force
-        self._particle_offsets: dict[int, Offsets] = defaultdict(dict)
-        self._exception_offsets: dict[int, Offsets] = defaultdict(dict)
-        for i in range(force.getNumParticleParameterOffsets()):
-            name, index, *scales = force.getParticleParameterOffset(i)
-            _add(self._particle_offsets[index], name, scales)
-        for i in range(force.getNumExceptionParameterOffsets()):
-            name, index, *scales = force.getExceptionParameterOffset(i)
-            _add(self._exception_offsets[index], name, scales)
-        self._globals = [
-            force.getGlobalParameterName(i) for i in range(force.getNumGlobalParameters())
-        ]
-
-    def particle(self, index: int) -> list[float]:
-        """Parameters of a particle: q, sigma, eps, then their changes per global parameter."""
-        values = _plain(self._force.getParticleParameters(index))
-        return values + self._scales(self._particle_offsets.get(index, {}))
-
-    def exception(self, index: int) -> list[float]:
-        """The same of an exception, with the charge product for q."""
-        values = _plain(self._force.getExceptionParameters(index)[2:])
-        return values + self._scales(self._exception_offsets.get(index, {}))
-
-    def _scales(self, offsets: Offsets) -> list[float]:
-        return [x for name in self._globals for x in offsets.get(name, (0.0, 0.0, 0.0))]
-
-    def make(
-        self, force: openmm.NonbondedForce, suffixes: tuple[str, ...], energy: str
-    ) -> openmm.CustomBondForce:
-        """An empty bond force whose parameters come from :meth:`particle` or :meth:`exception`."""
-        definitions = []
-        names = []
-        for end in suffixes:
-            names += [f"base_{kind}{end}" for kind in _KINDS]
-            for g in range(len(self._globals)):
-                names += [f"offset{g}_{kind}{end}" for kind in _KINDS]
-            for kind in _KINDS:
-                terms = [f"base_{kind}{end}"]
-                terms += [f"{p}*offset{g}_{kind}{end}" for g, p in enumerate(self._globals)]
-                definitions.append(f"{kind}{end}={'+'.join(terms)}")
-        made = openmm.CustomBondForce("; ".join([energy, *definitions]))
-        for name in names:
-            made.addPerBondParameter(name)
-        for i, name in enumerate(self._globals):
-            made.addGlobalParameter(name, force.getGlobalParameterDefaultValue(i))
-        made.setUsesPeriodicBoundaryConditions(_is_periodic(force))
-        made.setForceGroup(force.getForceGroup())
-        made.setName(f"{force.getName()} inside the ML region")
-        return made
 
 
 def _plain_energy() -> str:
@@ -183,7 +120,7 @@ def _ljpme_energy(force: openmm.NonbondedForce, cutoff: float) -> tuple[str, str
     """
     if force.getUseSwitchingFunction():
         raise InputError("LJPME with a switching function is not supported: switch it off")
-    alpha = _plain(force.getLJPMEParameters()[:1])[0]
+    alpha = plain(force.getLJPMEParameters()[:1])[0]
     if alpha == 0.0:
         alpha = _alpha_of_tolerance(force, cutoff)
 
@@ -200,17 +137,13 @@ def _ljpme_energy(force: openmm.NonbondedForce, cutoff: float) -> tuple[str, str
 def _ewald_alpha(force: openmm.NonbondedForce, cutoff: float) -> float:
     # Only the mesh method takes the width from the user.
     explicit = force.getNonbondedMethod() != openmm.NonbondedForce.Ewald
-    alpha = _plain(force.getPMEParameters()[:1])[0] if explicit else 0.0
+    alpha = plain(force.getPMEParameters()[:1])[0] if explicit else 0.0
     return alpha if alpha != 0.0 else _alpha_of_tolerance(force, cutoff)
 
 
 def _alpha_of_tolerance(force: openmm.NonbondedForce, cutoff: float) -> float:
     """OpenMM's rule for the width of the Ewald charges, in 1/nm."""
     return math.sqrt(-math.log(2 * force.getEwaldErrorTolerance())) / cutoff
-
-
-def _is_periodic(force: openmm.NonbondedForce) -> bool:
-    return bool(force.usesPeriodicBoundaryConditions())
 
 
 def _exceptions(force: openmm.NonbondedForce) -> dict[tuple[int, int], int]:
@@ -226,16 +159,3 @@ def _drop_offsets(force: openmm.NonbondedForce, exceptions: set[int]) -> None:
         name, index = force.getExceptionParameterOffset(i)[:2]
         if index in exceptions:
             force.setExceptionParameterOffset(i, name, index, 0.0, 0.0, 0.0)
-
-
-def _add(offsets: Offsets, name: str, scales: list[float]) -> None:
-    old = offsets.get(name, (0.0, 0.0, 0.0))
-    offsets[name] = (old[0] + scales[0], old[1] + scales[1], old[2] + scales[2])
-
-
-def _plain(quantities: list[Any]) -> list[float]:
-    """Numbers in OpenMM's units of nm, kJ/mol and e."""
-    return [
-        q.value_in_unit_system(unit.md_unit_system) if unit.is_quantity(q) else float(q)
-        for q in quantities
-    ]

@@ -16,6 +16,7 @@ from mace_mm.simulation.domain import bonding_problems
 from mace_mm.simulation.evaluator import build_evaluator, checked_device
 from mace_mm.simulation.ml_mm import EMBEDDINGS, create_mixed_system
 from mace_mm.simulation.ml_mm_boundary import LinkDistances
+from mace_mm.simulation.molecules import keep_molecules, topology_bonds, warn_of_lone_atoms
 from mace_mm.simulation.openmm_force import copy_problem, make_force
 from mace_mm.simulation.openmm_input import (
     check_charge,
@@ -119,6 +120,8 @@ class MacePotentialImpl(MLPotentialImpl):
         )
         force.setForceGroup(forceGroup)
         system.addForce(force)
+        if atoms is None:
+            _keep_molecules(topology, system)
 
     def getSupportedEmbeddings(self) -> list[str]:  # noqa: N802 (OpenMM-ML's name)
         """The embeddings done here in place of OpenMM-ML's own of the same name."""
@@ -176,3 +179,11 @@ class MacePotentialImpl(MLPotentialImpl):
         if self._archive is None:
             self._archive = open_potential(self.model_path)
         return self._archive
+
+
+def _keep_molecules(topology: app.Topology, system: openmm.System) -> None:
+    every = range(system.getNumParticles())
+    bonds = topology_bonds(topology, every)
+    keep_molecules(system, bonds)
+    if is_periodic(topology, system):
+        warn_of_lone_atoms(topology, every, bonds)
