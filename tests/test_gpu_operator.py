@@ -82,6 +82,14 @@ refused(lambda: evaluator(broken, cell, yes), "coincide: 0.0")
 refused(lambda: evaluator(water, cell * 0.01, yes), "at least 0.5")
 alone = NativeEvaluator(folded.form, species[:1], skin=0.3)(water[:1], 0 * cell, no)
 close(alone.forces, torch.zeros(1, 3), "forces on one atom")
+own = NativeEvaluator(folded.form, species.clone(), skin=0.3)
+for order in ([1, 0, 0], [0, 1, 0]):  # written to where they are
+    own.species.copy_(torch.tensor(order))
+    wanted = reference.evaluate(folded.form, water, own.species, cell)
+    close(own(water, cell, yes).forces, wanted.forces, "forces of other elements")
+gpu_operator.forget(own.state.data_ptr())
+if any(kept.named_by[0] is own.state for kept in gpu_operator._contexts.values()):
+    raise SystemExit("a context was not forgotten")
 """
 
 OPENMM = """

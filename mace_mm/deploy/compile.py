@@ -19,8 +19,9 @@ CompiledError = RuntimeError  # torch.jit.Error is one; operators raise their ow
 
 # The last line of what the interpreter reports: the class and the message that were raised.
 _RAISED = re.compile(r"^mace_mm\.errors\.(\w+): (.*)", re.MULTILINE | re.DOTALL)
-# What the operator of the compiled engine refuses; torch adds lines below.
+# What the operator of the compiled engine refuses, and how it fails; torch adds lines below.
 _REFUSED = re.compile(r"mace_mm::energy_forces: (.*)")
+_FAILED = re.compile(r"mace_mm::energy_forces failed: (.*)")
 
 
 def compile_module(module: nn.Module) -> CompiledModule:
@@ -60,7 +61,9 @@ def raised_inside(error: Exception) -> errors.MaceMMError | None:
     """
     found = _RAISED.search(str(error))
     if found is None:
-        refused = _REFUSED.search(str(error))
+        refused, failed = _REFUSED.search(str(error)), _FAILED.search(str(error))
+        if failed is not None:
+            return errors.BackendError(f"the engine failed: {failed.group(1).strip()}")
         return None if refused is None else errors.GeometryError(refused.group(1).strip())
     kind = getattr(errors, found.group(1), errors.MaceMMError)
     return kind(found.group(2).strip())

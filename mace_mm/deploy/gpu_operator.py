@@ -121,11 +121,13 @@ class GpuContext:
 
 
 class _Kept(NamedTuple):
-    """A context and the tensors whose addresses name it, so that none is used again."""
+    """A context, the tensors whose addresses name it, so that none is used again, and how often
+    each had been written to."""
 
     context: GpuContext
     lock: threading.Lock
     named_by: tuple[torch.Tensor, ...]
+    versions: tuple[int, ...]
 
 
 _contexts: OrderedDict[tuple[int, ...], _Kept] = OrderedDict()
@@ -135,14 +137,22 @@ _contexts_lock = threading.Lock()
 def _context(model: torch.Tensor, species: torch.Tensor, state: torch.Tensor) -> _Kept:
     named_by = (state, model, species)
     key = tuple(t.data_ptr() for t in named_by)
+    versions = tuple(0 if t.is_inference() else t._version for t in named_by)
     with _contexts_lock:
-        if key not in _contexts:
+        kept = _contexts.pop(key, None)
+        if kept is None or kept.versions != versions:
             if len(_contexts) >= _MOST_CONTEXTS:
                 _contexts.popitem(last=False)
             context = GpuContext(model, species, species.device)
-            _contexts[key] = _Kept(context, threading.Lock(), named_by)
-        _contexts.move_to_end(key)
-        return _contexts[key]
+            kept = _Kept(context, threading.Lock(), named_by, versions)
+        _contexts[key] = kept
+        return kept
+
+
+def forget(address: int) -> None:
+    """Drop what is kept for the state at an address. Without the lock: finalizers call it."""
+    for key in [key for key in list(_contexts) if key[0] == address]:
+        _contexts.pop(key, None)
 
 
 def _evaluate(
@@ -174,7 +184,7 @@ def energy_forces(
     Positions and cell may be on the CPU: the results then are, too.
 
     Raises:
-        RuntimeError: as the CPU engine, with the reason of a `GeometryError`.
+        RuntimeError: as the CPU engine, with the reason of a `GeometryError` or of a failure.
     """
     x, box = positions.detach().double() * length, cell.detach().double() * length
     try:
@@ -186,6 +196,10 @@ def energy_forces(
                 _contexts.clear()
             torch.cuda.empty_cache()
             found = _evaluate(x, box, species, model, state, skin)
+    except torch.OutOfMemoryError:
+        raise RuntimeError(
+            f"mace_mm::energy_forces failed: not enough memory on the GPU for {len(x)} atoms"
+        ) from None
     except GeometryError as problem:
         raise RuntimeError(f"mace_mm::energy_forces: {problem}") from None
     return (
@@ -196,4 +210,4 @@ def energy_forces(
     )
 
 
-ops.implement("CUDA", energy_forces)
+ops.implement("CUDA", energy_forces, forget)

@@ -91,6 +91,7 @@ class Context:
 
         Raises:
             GeometryError: what the engine refuses, with its reason.
+            BackendError: the engine failed, as for want of memory; it may be called again.
         """
         x = positions.detach().to(torch.float64).contiguous()
         kinds = species.to(torch.int32).contiguous()
@@ -117,7 +118,7 @@ class Context:
             _MESSAGE_BYTES,
         )
         if status:
-            raise GeometryError(message.value.decode())
+            raise (GeometryError if status == 1 else BackendError)(message.value.decode())
         return Evaluated(energies, forces.to(positions.dtype), virial, nodes)
 
 

@@ -6,18 +6,23 @@ plain torch. `mace_mm.deploy.gpu_operator` adds the GPU.
 """
 
 import logging
+import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from mace_mm.errors import BackendError, GeometryError
 from mace_mm.kernels.backends import Context, Engine, chosen_engine
+from mace_mm.kernels.evaluation_form import digest
 from mace_mm.kernels.reference import Evaluated, evaluate
 
 _log = logging.getLogger(__name__)
 
 DEFAULT_SKIN = 0.5  # Å
+_MOST_STATES = 64  # as in csrc/torch_op.cpp
 
 _SCHEMA = (
     "energy_forces(Tensor positions, Tensor species, Tensor cell, Tensor model, Tensor state, "
@@ -88,26 +93,78 @@ def _shapes(positions, species, cell, model, state, skin=0.5, threads=0, length=
     )
 
 
-def _through_ctypes(engine: Engine):  # type: ignore[no-untyped-def]
-    """The engine for a torch that lacks the C shim: called from Python."""
-    contexts: dict[tuple[int, int], Context] = {}
+class ThroughCtypes:
+    """The engine for a torch that lacks the C shim: called from Python.
 
-    def call(positions, species, cell, model, state, skin=0.5, threads=0, length=1.0, energy=1.0):  # type: ignore[no-untyped-def]
-        key = (state.data_ptr(), model.data_ptr())
-        if key not in contexts:
-            if len(contexts) >= 64:
-                contexts.pop(next(iter(contexts)))
-            contexts[key] = Context(engine, model)
-        found = contexts[key].evaluate(
-            positions * length,
-            species,
-            cell * length,
-            skin=skin,
-            threads=threads or torch.get_num_threads(),
-        )
+    As in csrc/torch_op.cpp a context belongs to the address of a state and is used for the model
+    that it was made of. Addresses of tensors that are gone come again, so the model is known by its
+    content. A context's results do not depend on what it was asked before.
+
+    Attributes:
+        contexts: by the address of the state, the one used last at the end.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.contexts: OrderedDict[int, _Kept] = OrderedDict()
+        self._engine = engine
+        self._lock = threading.Lock()
+
+    def __call__(
+        self,
+        positions: torch.Tensor,
+        species: torch.Tensor,
+        cell: torch.Tensor,
+        model: torch.Tensor,
+        state: torch.Tensor,
+        skin: float = DEFAULT_SKIN,
+        threads: int = 0,
+        length: float = 1.0,
+        energy: float = 1.0,
+    ) -> tuple[torch.Tensor, ...]:
+        """The operator, see `energy_forces`.
+
+        Raises:
+            RuntimeError: as the compiled operator, refused or failed.
+        """
+        try:
+            kept = self._kept(model, state.data_ptr())
+            with kept.lock:
+                found = kept.context.evaluate(
+                    positions * length,
+                    species,
+                    cell * length,
+                    skin=skin,
+                    threads=threads or torch.get_num_threads(),
+                )
+        except GeometryError as problem:
+            raise RuntimeError(f"mace_mm::energy_forces: {problem}") from None
+        except BackendError as problem:
+            raise RuntimeError(f"mace_mm::energy_forces failed: {problem}") from None
         return _in_units(found, length, energy)
 
-    return call
+    def forget(self, address: int) -> None:
+        """Drop what belongs to the state at an address. Without the lock: finalizers call it."""
+        self.contexts.pop(address, None)
+
+    def _kept(self, model: torch.Tensor, address: int) -> "_Kept":
+        content = (model.numel(), digest(model))
+        with self._lock:
+            kept = self.contexts.pop(address, None)
+            if kept is None or kept.content != content:
+                kept = _Kept(Context(self._engine, model), content)
+            self.contexts[address] = kept
+            if len(self.contexts) > _MOST_STATES:
+                self.contexts.popitem(last=False)
+        return kept
+
+
+class _Kept:
+    """A context, for one caller at a time, and the model that it was made of."""
+
+    def __init__(self, context: Context, content: tuple[int, bytes]) -> None:
+        self.context = context
+        self.content = content
+        self.lock = threading.Lock()
 
 
 def _register() -> tuple[torch.library.Library, Engine | None]:
@@ -125,29 +182,42 @@ def _register() -> tuple[torch.library.Library, Engine | None]:
             "called through Python",
             torch.__version__,
         )
-        library.impl("energy_forces", _through_ctypes(engine), "CPU")
+        called = ThroughCtypes(engine)
+        library.impl("energy_forces", called, "CPU")
+        _FORGET["cpu"] = called.forget
+    else:
+        _FORGET["cpu"] = engine.library.mm_forget
     _log.debug("mace_mm::energy_forces uses %s", engine.instruction_set)
     return library, engine
 
 
+# By type of device: drops what is kept for the state at an address.
+_FORGET: dict[str, Callable[[int], None]] = {}
 # The library must live as long as the operator; the engine is None where there is none.
 _LIBRARY, ENGINE = _register()
 
 
 def forget_with(owner: object, state: torch.Tensor) -> None:
-    """Free what the CPU engine keeps for a state tensor when its owner is collected.
+    """Free what the engine keeps for a state tensor when its owner is collected.
 
-    Without this the engine keeps the newest 64. A state that is used again is made again.
+    Without this the engine keeps those used last. A state that is used again is made again.
     """
-    if ENGINE is not None and state.device.type == "cpu":
-        weakref.finalize(owner, ENGINE.library.mm_forget, state.data_ptr())
+    forget = _FORGET.get(state.device.type)
+    if forget is not None:
+        weakref.finalize(owner, forget, state.data_ptr())
 
 
-def implement(device: str, function: Callable[..., tuple[torch.Tensor, ...]]) -> None:
+def implement(
+    device: str,
+    function: Callable[..., tuple[torch.Tensor, ...]],
+    forget: Callable[[int], None],
+) -> None:
     """Give the operator its implementation for one kind of device, once in a process.
 
     Args:
         device: torch's dispatch key, such as "CUDA".
         function: takes the arguments of the operator.
+        forget: drops what is kept for the state at an address.
     """
     _LIBRARY.impl("energy_forces", function, device)
+    _FORGET[device.lower()] = forget

@@ -119,7 +119,10 @@ def _native(
     _log.info("engine native (%s), %s precision", engine.name, precision)
     species = torch.tensor(species_index(atomic_numbers, folded.atomic_numbers))
     source = FormSource(archive, folded)
-    return NativeEvaluator(folded.form, species, skin, source).to(device).eval()
+    evaluator = NativeEvaluator(folded.form, species, skin, source).to(device).eval()
+    if device.type != "cpu":
+        ops.forget_with(evaluator, evaluator.state)  # it moved
+    return evaluator
 
 
 def _fast_engine(precision: str, device: torch.device) -> Candidate:

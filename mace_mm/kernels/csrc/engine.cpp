@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include <cstdio>
+#include <exception>
 
 #include "evaluator.h"
 
@@ -22,10 +23,12 @@ mm_context* mm_create(const void* model, int64_t bytes, char* message, int64_t m
     auto context = std::make_unique<mm_context>();
     context->evaluator = mm::Evaluator::make(form);
     return context.release();
+  } catch (const std::bad_alloc&) {
+    tell(message, message_bytes, "not enough memory for the model");
   } catch (const std::exception& error) {
     tell(message, message_bytes, error.what());
-    return nullptr;
   }
+  return nullptr;
 }
 
 void mm_destroy(mm_context* context) { delete context; }
@@ -33,6 +36,7 @@ void mm_destroy(mm_context* context) { delete context; }
 int mm_evaluate(mm_context* context, int64_t n, const double* positions, const int32_t* species,
                 const double* cell, double skin, int32_t n_threads, double* energies, double* forces,
                 double* virial, double* node_energies, char* message, int64_t message_bytes) {
+  (void)std::current_exception();  // see Team::loop
   try {
     mm::Evaluator& evaluator = *context->evaluator;
     if (n < 0 || n > 100000000) throw mm::Error("impossible number of atoms");
@@ -52,10 +56,16 @@ int mm_evaluate(mm_context* context, int64_t n, const double* positions, const i
       if (node_energies) node_energies[i] = r.node_energies[k];
     }
     return 0;
-  } catch (const std::exception& error) {
+  } catch (const mm::Error& error) {
     tell(message, message_bytes, error.what());
     return 1;
+  } catch (const std::bad_alloc&) {
+    if (message && message_bytes > 0)
+      std::snprintf(message, size_t(message_bytes), "not enough memory for %lld atoms", (long long)n);
+  } catch (const std::exception& error) {
+    tell(message, message_bytes, error.what());
   }
+  return 2;
 }
 
 int64_t mm_neighbor_builds(const mm_context* context) {

@@ -18,7 +18,8 @@ void mm_destroy(mm_context* context);
 
 // Energies (total, interaction) in eV; forces (n, 3) in eV/A; virial (3, 3), -dE/d(strain), in eV;
 // node energies (n) in eV with E0. positions (n, 3) in A; cell (3, 3) as rows, zero rows along
-// open directions, or null. Any output may be null. Returns 0, or 1 with the reason in `message`.
+// open directions, or null. Any output may be null. Returns 0; or, with the reason in `message`,
+// 1 where the input is refused, 2 where the engine failed and may be called again.
 int mm_evaluate(mm_context* context, int64_t n_atoms, const double* positions, const int32_t* species,
                 const double* cell, double skin, int32_t n_threads, double* energies, double* forces,
                 double* virial, double* node_energies, char* message, int64_t message_bytes);

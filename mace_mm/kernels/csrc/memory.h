@@ -11,7 +11,7 @@ namespace mm {
 
 template <class T> std::shared_ptr<T[]> aligned_memory(int64_t size) {
   void* memory = std::aligned_alloc(64, (size_t(size) * sizeof(T) + 63) / 64 * 64);
-  if (!memory) throw Error("not enough memory for the model");
+  if (!memory) throw std::bad_alloc();
   return std::shared_ptr<T[]>(static_cast<T*>(memory), std::free);
 }
 

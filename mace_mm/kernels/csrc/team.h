@@ -6,12 +6,18 @@
 // Work is a sequence of phases of independent items. Whoever is awake takes the next item; a phase
 // ends when its items are done, not when all threads have arrived. So a thread that the system
 // runs late costs its help, not a wait. Items never depend on who computes them.
+//
+// What an item throws, in whatever thread, comes out of run(): the items after it are counted and
+// not worked on, so that all threads leave and the team can be used again.
 #pragma once
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
@@ -26,7 +32,8 @@ class Team {
   ~Team() { stop(); }
 
   // Runs work(context, phase, item, worker) for all items of all phases, with workers 0 to
-  // n_threads - 1; the caller is worker 0.
+  // n_threads - 1; the caller is worker 0. Throws the first thing that an item threw. Where the
+  // system gives no more threads, those that there are do the work.
   void run(Work work, void* context, const int* counts, int n_phases, int n_threads) {
     if (n_threads <= 1) {
       for (int p = 0; p < n_phases; p++)
@@ -34,6 +41,7 @@ class Team {
       return;
     }
     ensure(n_threads - 1);
+    failed_.store(false, std::memory_order_relaxed);
     work_ = work, context_ = context, n_phases_ = n_phases;
     for (int p = 0; p < n_phases; p++) {
       counts_[p] = counts[p];
@@ -50,6 +58,7 @@ class Team {
     // A helper inside finds no work left and leaves at once.
     for (int spins = 0; inside_.load(std::memory_order_seq_cst) != 0; spins++)
       spins < SPINS ? pause() : std::this_thread::yield();
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
  private:
@@ -63,10 +72,19 @@ class Team {
 #endif
   }
 
+  void attempt(int phase, int item, int worker) noexcept {
+    if (failed_.load(std::memory_order_relaxed)) return;
+    try {
+      work_(context_, phase, item, worker);
+    } catch (...) {
+      if (!failed_.exchange(true, std::memory_order_relaxed)) failure_ = std::current_exception();
+    }
+  }
+
   void participate(int worker) {
     for (int p = 0; p < n_phases_; p++) {
       for (int i; (i = next_[p].fetch_add(1, std::memory_order_relaxed)) < counts_[p];) {
-        work_(context_, p, i, worker);
+        attempt(p, i, worker);
         if (left_[p].fetch_sub(1, std::memory_order_acq_rel) == 1) {
           finished_.store(p + 1, std::memory_order_release);
           finished_.notify_all();
@@ -81,6 +99,8 @@ class Team {
   }
 
   void loop(int worker) {
+    // Exceptions need memory of the thread's own, whose lack would end the process: ask for it now.
+    (void)std::current_exception();
     uint32_t seen = 0;
     bool soon = true;  // whether the next evaluation is expected within AWAKE
     for (;;) {
@@ -108,7 +128,11 @@ class Team {
     owner_ = getpid();
     while (int(threads_.size()) < helpers) {
       const int worker = int(threads_.size()) + 1;
-      threads_.emplace_back([this, worker] { loop(worker); });
+      try {
+        threads_.emplace_back([this, worker] { loop(worker); });
+      } catch (const std::system_error&) {
+        return;
+      }
     }
   }
 
@@ -129,7 +153,8 @@ class Team {
   std::atomic<int> next_[MAX_PHASES], left_[MAX_PHASES];
   std::atomic<int> finished_{0}, admitted_{0}, inside_{0};
   std::atomic<uint32_t> generation_{0};
-  std::atomic<bool> stopping_{false};
+  std::atomic<bool> stopping_{false}, failed_{false};
+  std::exception_ptr failure_;  // written by whoever sets failed_, read when all have left
   std::vector<std::thread> threads_;
   std::atomic<Clock::time_point> started_{};
   pid_t owner_ = 0;

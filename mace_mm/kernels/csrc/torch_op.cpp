@@ -46,8 +46,16 @@ template <class F> bool find(void* library, const char* name, F& target) {
   return target != nullptr;
 }
 
+// What was asked cannot be evaluated; what could have been. The package tells them by the text.
+[[noreturn]] void refuse(const std::string& text) {
+  throw std::runtime_error("mace_mm::energy_forces: " + text);
+}
+[[noreturn]] void fail(const std::string& text) {
+  throw std::runtime_error("mace_mm::energy_forces failed: " + text);
+}
+
 void check(Status status, const char* what) {
-  if (status != 0) throw std::runtime_error(std::string("mace_mm::energy_forces: torch failed to ") + what);
+  if (status != 0) fail(std::string("torch did not ") + what);
 }
 
 // A tensor argument: owned by the kernel, read through its strides.
@@ -55,10 +63,9 @@ class Argument {
  public:
   explicit Argument(Value v) : handle_(reinterpret_cast<Tensor>(v)) {
     check(torch.data(handle_, &data_), "give the data of a tensor");
-    check(torch.dim(handle_, &dim_), "give the shape of a tensor");
-    check(torch.numel(handle_, &numel_), "give the shape of a tensor");
-    check(torch.sizes(handle_, &sizes_), "give the shape of a tensor");
-    check(torch.strides(handle_, &strides_), "give the strides of a tensor");
+    check(torch.dim(handle_, &dim_) | torch.numel(handle_, &numel_) |
+              torch.sizes(handle_, &sizes_) | torch.strides(handle_, &strides_),
+          "give the shape of a tensor");
     check(torch.dtype(handle_, &dtype_), "give the type of a tensor");
   }
   ~Argument() { torch.remove(handle_); }
@@ -97,9 +104,7 @@ class Result {
           "make a tensor");
     check(torch.data(handle_, &data_), "give the data of a tensor");
   }
-  ~Result() {
-    if (handle_) torch.remove(handle_);
-  }
+  ~Result() { if (handle_) torch.remove(handle_); }
   Result(const Result&) = delete;
   template <class T> T* as() { return static_cast<T*>(data_); }
   Value release() {
@@ -122,9 +127,7 @@ struct State {
   uint64_t digest = 0;
   std::vector<double> positions, forces;
   std::vector<int32_t> species;
-  ~State() {
-    if (context) mm_destroy(context);
-  }
+  ~State() { if (context) mm_destroy(context); }
 };
 
 constexpr size_t MAX_STATES = 64;
@@ -162,10 +165,6 @@ int default_threads() {
   return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-[[noreturn]] void refuse(const std::string& text) {
-  throw std::runtime_error("mace_mm::energy_forces: " + text);
-}
-
 double as_double(Value v) {
   double d;
   std::memcpy(&d, &v, sizeof d);
@@ -179,12 +178,12 @@ void prepare(State& s, const Argument& model) {
   if (s.context) mm_destroy(s.context);
   char message[512] = "";
   s.context = mm_create(model.data(), model.numel(), message, sizeof message);
-  if (!s.context) refuse(message);
+  if (!s.context) fail(message);
   s.model = model.data(), s.bytes = model.numel(), s.digest = digest;
 }
 
 // energy_forces(positions, species, cell, model, state, skin, threads, length, energy)
-void energy_forces(Value* stack, uint64_t, uint64_t) {
+void evaluate(Value* stack) {
   const Argument positions(stack[0]), species(stack[1]), cell(stack[2]), model(stack[3]),
       state(stack[4]);
   const double skin = as_double(stack[5]), length = as_double(stack[7]), energy = as_double(stack[8]);
@@ -216,10 +215,11 @@ void energy_forces(Value* stack, uint64_t, uint64_t) {
   Result energies({2}, torch.f64()), forces({n, 3}, positions.dtype()), virial({3, 3}, torch.f64()),
       nodes({n}, torch.f64());
   char message[512] = "";
-  if (mm_evaluate(s.context, n, s.positions.data(), s.species.data(), cell.numel() ? rows : nullptr,
+  const int status =
+      mm_evaluate(s.context, n, s.positions.data(), s.species.data(), cell.numel() ? rows : nullptr,
                   skin, threads, energies.as<double>(), s.forces.data(), virial.as<double>(),
-                  nodes.as<double>(), message, sizeof message))
-    refuse(message);
+                  nodes.as<double>(), message, sizeof message);
+  if (status) status == 1 ? refuse(message) : fail(message);
   for (int i = 0; i < 2; i++) energies.as<double>()[i] *= energy;
   for (int i = 0; i < 9; i++) virial.as<double>()[i] *= energy;
   for (int64_t i = 0; i < n; i++) nodes.as<double>()[i] *= energy;
@@ -231,6 +231,14 @@ void energy_forces(Value* stack, uint64_t, uint64_t) {
   }
   stack[0] = energies.release(), stack[1] = forces.release();
   stack[2] = virial.release(), stack[3] = nodes.release();
+}
+
+void energy_forces(Value* stack, uint64_t, uint64_t) {
+  try {
+    evaluate(stack);
+  } catch (const std::bad_alloc&) {
+    fail("not enough memory");
+  }
 }
 
 }  // namespace
