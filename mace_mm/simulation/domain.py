@@ -17,7 +17,7 @@ from mace_mm.elements import covalent_radius, symbol
 from mace_mm.graph.batching import build_graph
 from mace_mm.graph.graph import Graph
 from mace_mm.graph.molecule import Molecule
-from mace_mm.simulation.force_uncertainty import bundled_uncertainty
+from mace_mm.simulation.force_uncertainty import MOST_ATOMS, UNLIKE_SEEN, bundled_uncertainty
 
 # Bonded neighbors of an atom in neutral closed-shell molecules of the main-group elements.
 _MOST_BONDS = {1: 1, 6: 4, 7: 3, 8: 2, 9: 1, 17: 1, 35: 1, 53: 1}
@@ -26,11 +26,6 @@ _MOST_BONDS = {1: 1, 6: 4, 7: 3, 8: 2, 9: 1, 17: 1, 35: 1, 53: 1}
 _SHORT = 0.7
 # Thermal motion goes a little below the shortest distance that was seen.
 _BELOW_SEEN = 0.95
-# In units of the largest expected error of the calibration. Of the atoms held out from training two
-# in a hundred lie above 1, one in a thousand above 2 and none above 3.
-_UNLIKE_SEEN = 3.0
-# The network runs in plain torch for this.
-_MOST_ATOMS = 1000
 _SHOWN = 3
 
 
@@ -133,14 +128,14 @@ def geometry_problems(
 
 
 def _unlike_seen(archive: Archive, numbers: np.ndarray, graph: Graph) -> list[str]:
-    if numbers.size > _MOST_ATOMS:
+    if numbers.size > MOST_ATOMS:
         return []
     uncertainty = bundled_uncertainty(archive)
     if uncertainty is None:
         return []
     usual = float(uncertainty.errors[-1])
     expected = uncertainty(archive.potential, graph).numpy()
-    strange = np.flatnonzero(expected > _UNLIKE_SEEN * usual)
+    strange = np.flatnonzero(expected > UNLIKE_SEEN * usual)
     if not strange.size:
         return []
     strange = strange[np.argsort(-expected[strange])]

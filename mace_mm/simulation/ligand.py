@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".sdf", ".mol", ".pdb")
 _CONFORMER_SEED = 20261
+_INDEX = "index"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +42,25 @@ class Ligand:
     @property
     def n_atoms(self) -> int:
         return int(self.positions_nm.shape[0])
+
+    @property
+    def smiles_atoms(self) -> tuple[int, ...]:
+        """Of every atom the place in ``smiles``, for a hydrogen that of its neighbor; empty
+        without one."""
+        if self.molecule is None:
+            return ()
+        tagged = Chem.Mol(self.molecule)
+        for atom in tagged.GetAtoms():
+            atom.SetIntProp(_INDEX, atom.GetIdx())
+        heavy = Chem.RemoveHs(tagged)
+        Chem.MolToSmiles(heavy)
+        order = heavy.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"]
+        place = {heavy.GetAtomWithIdx(k).GetIntProp(_INDEX): n for n, k in enumerate(order)}
+        for atom in self.molecule.GetAtoms():
+            around = [near.GetIdx() for near in atom.GetNeighbors()]
+            known = [place[k] for k in around if k in place]
+            place.setdefault(atom.GetIdx(), known[0] if known else 0)
+        return tuple(place[k] for k in range(self.molecule.GetNumAtoms()))
 
 
 def load_ligand(source: str, name: str | None = None) -> Ligand:

@@ -11,9 +11,16 @@ from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.errors import DataError
 from mace_mm.simulation import report_plots as plots
 from mace_mm.simulation.analysis import bond_lengths, heavy_atoms, rmsd
-from mace_mm.simulation.run import CHECKPOINT_NAME, LOG_NAME, TOPOLOGY_NAME, TRAJECTORY_NAME
-from mace_mm.simulation.simulate import SUMMARY_NAME, RunSummary, read_summary
+from mace_mm.simulation.run_loop import (
+    CHECKPOINT_NAME,
+    EVENT_NAME,
+    LOG_NAME,
+    TOPOLOGY_NAME,
+    TRAJECTORY_NAME,
+)
+from mace_mm.simulation.run_summary import SUMMARY_NAME, RunSummary, read_summary
 from mace_mm.simulation.trajectory import read_frames, read_log
+from mace_mm.simulation.verdict_box import VERDICT_STYLE, verdict_box
 from mace_mm.units import NM_TO_ANGSTROM
 
 REPORT_NAME = "report.html"
@@ -24,6 +31,7 @@ RUN_FILES = (
     TRAJECTORY_NAME,
     SUMMARY_NAME,
     REPORT_NAME,
+    EVENT_NAME,
 )
 
 _PAGE = """<!doctype html>
@@ -37,6 +45,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
   max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.5rem; margin-bottom: 0.2rem; overflow-wrap: anywhere; }}
 .note {{ color: #a33; font-weight: 600; }}
+{verdict_style}
 .top {{ display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start; margin: 1rem 0; }}
 .top img {{ width: 390px; max-width: 100%; border: 1px solid #e2e2e2; border-radius: 6px; }}
 table {{ border-collapse: collapse; flex: 1 1 420px; }}
@@ -52,6 +61,7 @@ figcaption {{ color: #555; font-size: 0.9rem; }}
 </head>
 <body>
 <h1>{title}</h1>
+{verdict}
 {note}
 <div class="top">{drawing}<table>{rows}</table></div>
 <div class="plots">{figures}</div>
@@ -75,6 +85,8 @@ def write_report(folder: Path) -> Path:
     topology = app.PDBFile(str(topology_path)).topology
     page = _PAGE.format(
         title=html.escape(f"Molecular dynamics of {summary.ligand}"),
+        verdict_style=VERDICT_STYLE,
+        verdict=verdict_box(summary.verdict),
         note=_note(summary),
         drawing=_drawing(summary),
         rows="".join(
@@ -89,7 +101,8 @@ def write_report(folder: Path) -> Path:
 
 
 def _note(summary: RunSummary) -> str:
-    if summary.result.completed:
+    # What ended by itself says so in its verdict.
+    if summary.result.completed or summary.result.stopped_by is not None:
         return ""
     done, wanted = summary.result.step, summary.settings.steps
     return f'<p class="note">Stopped at step {done} of {wanted}.</p>'
@@ -103,7 +116,10 @@ def _image(png: bytes, alternative: str) -> str:
 def _drawing(summary: RunSummary) -> str:
     if summary.smiles is None:
         return ""
-    return _image(plots.draw_molecule(summary.smiles), summary.smiles)
+    atoms = {atom for finding in summary.findings for atom in finding.atoms}
+    # A run of a former version does not know where its atoms are in the drawing.
+    marked = {summary.smiles_atoms[k] for k in atoms if k < len(summary.smiles_atoms)}
+    return _image(plots.draw_molecule(summary.smiles, marked), summary.smiles)
 
 
 def _facts(summary: RunSummary, log: dict[str, np.ndarray]) -> list[tuple[str, str]]:
@@ -124,11 +140,27 @@ def _facts(summary: RunSummary, log: dict[str, np.ndarray]) -> list[tuple[str, s
         ),
         ("Temperature", f"{temperature.mean():.0f} K on average, ± {temperature.std():.0f} K"),
         ("Speed", f"{speed} ({result.elapsed_s:.1f} s of dynamics)"),
+        ("Watch", _watch(summary)),
         ("Engine", f"OpenMM {summary.force} on the {result.platform} platform"),
     ]
     if summary.smiles is not None:
         facts.insert(0, ("SMILES", summary.smiles))
     return facts
+
+
+def _watch(summary: RunSummary) -> str:
+    """What was looked at how often, and what that cost."""
+    if summary.seen is None:
+        return "off"
+    seen = summary.seen
+    words = f"{summary.watch.watch}: {summary.watched} in {seen['looks']} looks"
+    errors = seen["largest_force_error_ev_per_angstrom"]
+    if seen["force_error_looks"]:
+        words += (
+            f"; the largest expected force error of an atom is {1e3 * errors:.0f} meV/Å (looked at "
+            f"{seen['force_error_looks']} times)"
+        )
+    return f"{words} ({seen['seconds'] + seen['force_error_seconds']:.2g} s)"
 
 
 def _figures(

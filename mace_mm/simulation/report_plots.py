@@ -1,6 +1,7 @@
 """The pictures of a report, as PNG."""
 
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,8 @@ _DPI = 130
 _LINE, _MEAN, _TARGET = "#4477aa", "#222222", "#cc6677"
 _COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 _DRAWING_PIXELS = (520, 360)
+# Of atoms that something happened to: red, green, blue.
+_MARK = (0.96, 0.68, 0.65)
 
 
 def _png(figure: Figure) -> bytes:
@@ -86,12 +89,16 @@ def plot_bond_lengths(lengths_angstrom: dict[str, np.ndarray]) -> bytes:
     return _png(figure)
 
 
-def draw_molecule(smiles: str) -> bytes:
-    """2-D drawing of a molecule."""
+def draw_molecule(smiles: str, marked: Iterable[int] = ()) -> bytes:
+    """2-D drawing of a molecule; ``marked`` atoms, counted in the SMILES, stand on red disks."""
     molecule = Chem.MolFromSmiles(smiles)
     rdDepictor.Compute2DCoords(molecule)
     drawer = rdMolDraw2D.MolDraw2DCairo(*_DRAWING_PIXELS)
-    drawer.drawOptions().padding = 0.08
-    rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule)
+    options = drawer.drawOptions()
+    options.padding = 0.08
+    options.setHighlightColour(_MARK)
+    rdMolDraw2D.PrepareAndDrawMolecule(
+        drawer, molecule, highlightAtoms=sorted(marked), highlightBonds=[]
+    )
     drawer.FinishDrawing()
     return bytes(drawer.GetDrawingText())

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.errors import ConfigError, DataError
@@ -20,6 +21,7 @@ class RunCheckpoint:
         elapsed_s: wall time spent in dynamics.
         log_bytes, trajectory_bytes: sizes of the two files when the checkpoint was written.
         state: OpenMM's State as XML: positions, velocities, box and parameters.
+        watch: what the run's watch knew by then, None if nobody watched.
     """
 
     identity: dict[str, str]
@@ -28,6 +30,7 @@ class RunCheckpoint:
     log_bytes: int
     trajectory_bytes: int
     state: str
+    watch: dict[str, Any] | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: RunCheckpoint) -> None:
