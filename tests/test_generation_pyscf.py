@@ -63,3 +63,36 @@ def test_a_basis_without_what_it_needs_is_refused(settings: LabelSettings, messa
     numbers = np.array([6, 8]) if "6-31g" not in str(settings.basis) else np.array([53, 1])
     with pytest.raises(LabelError, match=message):
         label_frames(settings, numbers, HYDROGEN_IODIDE, 0)
+
+
+WATER = np.array([8, 1, 1])
+BENT = np.array([[[0.0, 0.0, 0.160], [0.05, 0.720, -0.500], [0.0, -0.820, -0.430]]])
+
+
+@pytest.mark.parametrize(
+    ("method", "numbers", "frames", "charge"),
+    [
+        ("wb97m-d3bj", WATER, BENT, 0),  # Range-separated, kinetic energy density, dispersion.
+        ("pbe0", WATER, BENT, 0),  # A global hybrid.
+        ("blyp", np.array([8, 1]), BENT[:, :2], -1),  # No exact exchange; an ion.
+        ("svwn", WATER, BENT, 0),  # A local functional.
+        ("hse06", np.array([53, 1]), HYDROGEN_IODIDE, 0),  # Short range only; a core potential.
+    ],
+)
+def test_fast_labels_are_those_of_pyscf(
+    method: str, numbers: np.ndarray, frames: np.ndarray, charge: int
+) -> None:
+    if "d3bj" in method:
+        pytest.importorskip("pyscf.dispersion")
+    common = {"auxiliary_basis": "def2-universal-jkfit", "grid_level": 2}
+    fast = label_frames(_settings(method, fast=True, **common), numbers, frames, charge)
+    exact = label_frames(
+        _settings(method, density_fit=True, conv_tol=1e-10, **common), numbers, frames, charge
+    )
+    assert not fast.failures and not exact.failures
+    n_atoms = len(numbers)
+    assert fast.energies[0] == pytest.approx(exact.energies[0], abs=5e-5 * n_atoms)
+    np.testing.assert_allclose(fast.forces, exact.forces, atol=2e-3)
+    assert fast.dipoles is not None and exact.dipoles is not None
+    np.testing.assert_allclose(fast.dipoles, exact.dipoles, atol=1e-3)
+    assert fast.seconds is not None and fast.seconds[0] > 0.0

@@ -14,7 +14,7 @@ from mace_mm.generation.pipeline import label_key
 from mace_mm.generation.protocol import DatasetSettings
 from mace_mm.generation.store import Record
 from mace_mm.generation.workplace import Keyed, Workplace
-from mace_mm.units import HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
+from mace_mm.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
 
 @dataclass(kw_only=True)
@@ -133,6 +133,11 @@ def _conformer_set(
         extra["energy_std"] = (labels.arrays["energy_std"][chosen] / HARTREE_TO_EV, "hartree")
         std = labels.arrays["force_std"][chosen] / HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM
         extra["gradient_std"] = (std.astype(np.float32), "hartree/bohr")
+    if "dipoles" in labels.arrays:
+        dipoles = labels.arrays["dipoles"][chosen] / BOHR_TO_ANGSTROM
+        extra["scf_dipole"] = (dipoles.astype(np.float32), "elementary_charge*bohr")
+    if "seconds" in labels.arrays:
+        extra["label_seconds"] = (labels.arrays["seconds"][chosen].astype(np.float32), "s")
     return ConformerSet(
         name=entry.item.name,
         atomic_numbers=numbers,

@@ -20,7 +20,11 @@ class ASEProgram:
     def __init__(self, settings: LabelSettings) -> None:
         self._name = str(settings.program)
         self._calculator = make_calculator(self._name, dict(settings.options))
-        self.provenance = provenance(settings, ase=version("ase"))
+        self._provenance = provenance(settings, ase=version("ase"))
+
+    def provenance_of(self, atomic_numbers: np.ndarray) -> dict[str, str]:
+        """See `SinglePointProgram`."""
+        return self._provenance
 
     def single_point(
         self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int

@@ -35,11 +35,15 @@ class QCEngineProgram:
             )
         self._model = {"method": settings.method, "basis": settings.basis}
         self._keywords = dict(settings.options)
-        self.provenance = provenance(
+        self._provenance = provenance(
             settings,
             qcengine=version("qcengine"),
             **{self._program: str(qcengine.get_program(self._program).get_version())},
         )
+
+    def provenance_of(self, atomic_numbers: np.ndarray) -> dict[str, str]:
+        """See `SinglePointProgram`."""
+        return self._provenance
 
     def single_point(
         self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int

@@ -33,7 +33,11 @@ class TBLiteProgram:
         self._errors = (exceptions.TBLiteRuntimeError, exceptions.TBLiteValueError)
         self._method = settings.method
         self._options = dict(settings.options)
-        self.provenance = provenance(settings, tblite=version("tblite"))
+        self._provenance = provenance(settings, tblite=version("tblite"))
+
+    def provenance_of(self, atomic_numbers: np.ndarray) -> dict[str, str]:
+        """See `SinglePointProgram`."""
+        return self._provenance
 
     def single_point(
         self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int, unpaired: int = 0

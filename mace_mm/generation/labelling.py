@@ -26,6 +26,8 @@ class FrameLabels:
         forces: (n_frames, n_atoms, 3) eV/Å; NaN where failed.
         energy_std: (n_frames,) standard deviation of a committee, eV; None without a committee.
         force_std: (n_frames, n_atoms, 3) eV/Å; None without a committee.
+        dipoles: (n_frames, 3) e·Å about the origin; None where the program has none.
+        seconds: (n_frames,) what each frame took, core-seconds; None where it was not measured.
         failures: frame -> reason.
         atom_energies: atomic number -> energy of the isolated atom, eV.
         provenance: level of theory, programs and versions, settings.
@@ -35,6 +37,8 @@ class FrameLabels:
     forces: np.ndarray
     energy_std: np.ndarray | None = None
     force_std: np.ndarray | None = None
+    dipoles: np.ndarray | None = None
+    seconds: np.ndarray | None = None
     failures: dict[int, str] = field(default_factory=dict)
     atom_energies: dict[int, float]
     provenance: dict[str, str]
@@ -65,20 +69,23 @@ class SinglePoint:
         forces: (n_atoms, 3) eV/Å.
         energy_std: of a committee, eV; None without one.
         force_std: (n_atoms, 3) eV/Å; None without a committee.
+        dipole: (3,) e·Å about the origin; None where the program gives none.
+        seconds: what it took, core-seconds; None where it was not measured.
     """
 
     energy: float
     forces: np.ndarray
     energy_std: float | None = None
     force_std: np.ndarray | None = None
+    dipole: np.ndarray | None = None
+    seconds: float | None = None
 
 
 class SinglePointProgram(Protocol):
     """A program that computes one structure at a time."""
 
-    @property
-    def provenance(self) -> dict[str, str]:
-        """Names and versions of the programs."""
+    def provenance_of(self, atomic_numbers: np.ndarray) -> dict[str, str]:
+        """What is stored with the labels of a molecule: level of theory, programs, numerics."""
         ...
 
     def single_point(
@@ -113,6 +120,7 @@ class FrameByFrame:
         atoms = self._atom_energies(atomic_numbers)
         energies, energy_std = np.full((2, len(frames)), np.nan)
         forces, force_std = np.full((2, *frames.shape), np.nan)
+        dipoles, seconds = np.full((len(frames), 3), np.nan), np.full(len(frames), np.nan)
         failures: dict[int, str] = {}
         for i, positions in enumerate(frames):
             try:
@@ -122,6 +130,10 @@ class FrameByFrame:
                 energies[i], forces[i] = point.energy, point.forces
                 if point.energy_std is not None and point.force_std is not None:
                     energy_std[i], force_std[i] = point.energy_std, point.force_std
+                if point.dipole is not None:
+                    dipoles[i] = point.dipole
+                if point.seconds is not None:
+                    seconds[i] = point.seconds
             except LabelError as error:
                 failures[i] = str(error)
         return FrameLabels(
@@ -129,9 +141,11 @@ class FrameByFrame:
             forces=forces,
             energy_std=energy_std if np.isfinite(energy_std).any() else None,
             force_std=force_std if np.isfinite(energy_std).any() else None,
+            dipoles=dipoles if np.isfinite(dipoles).any() else None,
+            seconds=seconds if np.isfinite(seconds).any() else None,
             failures=failures,
             atom_energies=atoms,
-            provenance=self.program.provenance,
+            provenance=self.program.provenance_of(atomic_numbers),
         )
 
     def _atom_energies(self, atomic_numbers: np.ndarray) -> dict[int, float]:

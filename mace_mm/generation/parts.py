@@ -76,10 +76,16 @@ def join_labels(parts: Sequence[Part], records: Sequence[Record]) -> Record:
         name: np.concatenate([record.arrays[name] for record in records])
         for name in ("energies", "forces")
     }
-    for name, like in (("energy_std", "energies"), ("force_std", "forces")):
-        if any(name in record.arrays for record in records):
+    for name in ("energy_std", "force_std", "dipoles", "seconds"):
+        found = [record.arrays[name] for record in records if name in record.arrays]
+        if found:
             arrays[name] = np.concatenate(
-                [r.arrays.get(name, np.full_like(r.arrays[like], np.nan)) for r in records]
+                [
+                    r.arrays.get(
+                        name, np.full((len(r.arrays["energies"]), *found[0].shape[1:]), np.nan)
+                    )
+                    for r in records
+                ]
             )
     failures = {
         str(part.start + int(frame)): reason

@@ -57,6 +57,10 @@ def label_task(
         arrays = {"energies": labels.energies, "forces": labels.forces}
         if labels.energy_std is not None and labels.force_std is not None:
             arrays |= {"energy_std": labels.energy_std, "force_std": labels.force_std}
+        if labels.dipoles is not None:
+            arrays["dipoles"] = labels.dipoles
+        if labels.seconds is not None:
+            arrays["seconds"] = labels.seconds
         return Record(
             arrays=arrays,
             facts={

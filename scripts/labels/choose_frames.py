@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from fragments import Fragment, formula_of, fragments, test_formulas
-from queue_file import Candidate, names_of_rounds, write_queue
+from queue_file import QUEUE, Candidate, names_of_rounds, write_queue
 from rdkit import Chem, RDLogger
 
 from mace_mm.elements import covalent_radius
@@ -26,8 +26,6 @@ from mace_mm.generation.sampling import ForceFunction, langevin, minimize
 from mace_mm.generation.seeding import derive_seed
 from mace_mm.units import BOHR_TO_ANGSTROM
 
-ROOT = Path(__file__).resolve().parents[2]
-SET = ROOT / "datasets" / "mace_mm_fragments"
 TEMPERATURE_K = 500.0
 SEED = 20261130
 
@@ -227,7 +225,7 @@ def main() -> None:
         arguments.round,
     )
     chosen = []
-    known = names_of_rounds(SET / "queue", before=arguments.round)
+    known = names_of_rounds(QUEUE, before=arguments.round)
     for entry in parts:
         if name_of(entry) in known:
             continue
@@ -236,7 +234,7 @@ def main() -> None:
         except (MaceMMError, ValueError) as error:
             names = ".".join(part.smiles for part in entry)
             print(f"{entry[0].group}: {names}: {error}", flush=True)
-    path = SET / "queue" / f"round-{arguments.round}.h5"
+    path = QUEUE / f"round-{arguments.round}.h5"
     n_frames = write_queue(path, chosen)
     print(f"{path}: {n_frames} frames of {len(chosen)} molecules")
 

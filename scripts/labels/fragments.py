@@ -1,4 +1,4 @@
-"""The molecules of the fragment set: the grammar's and FreeSolv's, none with a test set's formula."""
+"""The molecules of the fragment set: the grammar's and FreeSolv's, without test sets' formulas."""
 
 import hashlib
 import json

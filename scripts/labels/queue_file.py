@@ -7,6 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+SET = Path(__file__).resolve().parents[2] / "datasets" / "mace_mm_fragments"
+QUEUE = SET / "queue"
+PARTS = SET / "parts"
 # The shares of the kinds of frames in every beginning of the queue.
 SHARES = {
     "18 atoms or more": 0.05,
@@ -126,3 +129,13 @@ def names_of_rounds(folder: Path, before: int) -> set[str]:
             with h5py.File(path) as file:
                 names.update(name for name in file if name != "order")
     return names
+
+
+def finished_in_parts(folder: Path) -> set[str]:
+    """Ids of the frames that the parts hold."""
+    found: set[str] = set()
+    for path in folder.glob("*.h5"):
+        with h5py.File(path) as file:
+            for name, group in file.items():
+                found.update(f"{name}/{number}" for number in group["frame"][()])
+    return found
