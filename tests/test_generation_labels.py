@@ -251,3 +251,58 @@ def test_our_sign_and_unit_of_the_gradient_are_those_of_real_spice_labels(
     ours, theirs = labels.forces.ravel(), entry.forces[:8].ravel()
     assert np.corrcoef(ours, theirs)[0, 1] > 0.95
     assert float(ours @ theirs / (theirs @ theirs)) == pytest.approx(1.0, abs=0.15)
+
+
+def test_qcengine_refuses_programs_that_cannot_label() -> None:
+    pytest.importorskip("qcengine")
+    for program in ("rdkit", "openmm"):
+        settings = LabelSettings(
+            name="q", kind="qcengine", program=program, method="mmff94", atom_energies={"H": 0.0}
+        )
+        with pytest.raises(ConfigError, match="cannot come from QCEngine"):
+            label_frames(settings, WATER, FRAMES, 0)
+
+
+def test_tblite_under_ase_states_charge_and_spin() -> None:
+    pytest.importorskip("tblite")
+    from ase import Atoms
+    from ase.calculators.calculator import InputError
+
+    from mace_mm.generation.calculators import make_calculator
+
+    hydroxide, positions = np.array([8, 1]), np.array([[[0.0, 0, 0], [0, 0, 0.97]]])
+    settings = LabelSettings(
+        name="a",
+        kind="ase",
+        program="tblite",
+        options={"verbosity": 0},
+        atom_energies={"H": -0.4, "O": -3.8},
+    )
+    # One calculator, an ion, a molecule and the ion again: each with its own charge.
+    for numbers, frames, charge in (
+        (hydroxide, positions, -1),
+        (WATER, FRAMES[:1], 0),
+        (hydroxide, positions, -1),
+    ):
+        labels = label_frames(settings, numbers, frames, charge)
+        direct = label_frames(GFN2, numbers, frames, charge)
+        np.testing.assert_allclose(labels.energies, direct.energies, rtol=1e-6)
+
+    def energy(atoms: Atoms, **options: object) -> float:
+        atoms.calc = make_calculator("tblite", {"verbosity": 0, **options})
+        return float(atoms.get_potential_energy())
+
+    oxygen = Atoms("O2", positions=[[0, 0, 0], [0, 0, 1.21]])
+    oxygen.set_initial_charges([-0.25, -0.25])
+    with pytest.raises(InputError, match="integer, got -0.5"):
+        energy(oxygen)
+    oxygen.set_initial_charges([0.0, 0.0])
+    with pytest.raises(InputError, match="spin_polarization"):
+        energy(oxygen, multiplicity=3)
+    # With the energy of spins the triplet is the ground state, as it is.
+    assert energy(oxygen, multiplicity=3, spin_polarization=1.0) < energy(oxygen)
+    with pytest.raises(InputError, match="16 electrons"):
+        energy(oxygen, multiplicity=2)
+    slab = Atoms("O2", positions=oxygen.positions, cell=[10, 10, 10], pbc=[True, True, False])
+    with pytest.raises(InputError, match="periodicity"):
+        energy(slab)

@@ -9,7 +9,8 @@ from mace_mm.errors import ConfigError, DependencyError
 CALCULATORS = {
     "emt": "ase.calculators.emt:EMT",
     "lj": "ase.calculators.lj:LennardJones",
-    "tblite": "tblite.ase:TBLite",
+    "tblite": "mace_mm.generation.tblite_calculator:TBLiteCalculator",
+    "tblite.ase:TBLite": "mace_mm.generation.tblite_calculator:TBLiteCalculator",
     "xtb": "xtb.ase.calculator:XTB",
     "dftb": "ase.calculators.dftb:Dftb",
     "orca": "ase.calculators.orca:ORCA",

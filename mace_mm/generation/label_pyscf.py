@@ -151,7 +151,7 @@ class PySCFProgram:
             if self._fast is None:
                 energy, gradient, density = self._slow_point(molecule)
             else:
-                energy, gradient, density = self._fast_point(molecule)
+                energy, gradient, density = self._fast_point(molecule, self._fast)
             dipole = self._field(molecule).dip_moment(molecule, density, unit="AU", verbose=0)
         except (RuntimeError, ValueError, KeyError, np.linalg.LinAlgError, MemoryError) as error:
             raise LabelError(f"pyscf: {type(error).__name__}: {error}") from error
@@ -172,10 +172,10 @@ class PySCFProgram:
         field = self._converged(molecule)
         return float(field.e_tot), field.nuc_grad_method().kernel(), field.make_rdm1()
 
-    def _fast_point(self, molecule: Any) -> tuple[float, np.ndarray, np.ndarray]:
+    def _fast_point(self, molecule: Any, method: Any) -> tuple[float, np.ndarray, np.ndarray]:
         from mace_mm.generation.pyscf_scf import FastKohnSham
 
-        calculation = FastKohnSham(molecule, self._fast)
+        calculation = FastKohnSham(molecule, method)
         solution = calculation.solve()
         energy, gradient = solution.energy, calculation.gradient(solution)
         if self._functional.dispersion:

@@ -10,12 +10,20 @@ from mace_mm.generation.label_settings import LabelSettings
 from mace_mm.generation.labelling import LabelError, SinglePoint, provenance
 from mace_mm.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
+# Programs that want more than elements and positions, or answer in other units than they say.
+_UNUSABLE = {
+    "rdkit": "wants bonds, which labels do not have, and gives kcal/mol as kJ/mol: "
+    "MMFF94 is a sampler here",
+    "openmm": "wants a molecule with bonds, which labels do not have",
+}
+
 
 class QCEngineProgram:
     """Gradients of a QCEngine ``program`` (psi4, xtb, ...) with ``method``, ``basis``, keywords.
 
     Raises:
         DependencyError: QCEngine or the program is not installed.
+        ConfigError: a program that QCEngine does not know or that cannot give labels.
     """
 
     def __init__(self, settings: LabelSettings) -> None:
@@ -26,6 +34,9 @@ class QCEngineProgram:
                 f"labels of kind 'qcengine' want the package qcengine: {error}"
             ) from error
         self._program = str(settings.program)
+        if self._program in _UNUSABLE:
+            reason = _UNUSABLE[self._program]
+            raise ConfigError(f"labels cannot come from QCEngine's {self._program!r}: it {reason}")
         if self._program not in qcengine.list_all_programs():
             raise ConfigError(f"QCEngine does not know a program {self._program!r}")
         available = qcengine.list_available_programs()

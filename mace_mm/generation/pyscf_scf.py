@@ -180,7 +180,7 @@ class FastKohnSham:
             energy, columns = self._energy_and_fock(occupied, grid)
             largest = np.abs(empty.T @ columns).max(initial=0.0)
             done = largest < tolerance
-            if not known and (fock is None or largest > WHOLE_ABOVE or done):
+            if fock is None or (not known and (largest > WHOLE_ABOVE or done)):
                 fock = self._whole_fock(occupied, grid)
             else:
                 fock = self._with_columns(fock, columns, occupied)
