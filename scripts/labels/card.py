@@ -5,18 +5,19 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from queue_file import PARTS, QUEUE, SET, read_queue
+from queue_file import SET, read_queue, rounds
 
+from mace_mm.data.smiles import charge_from_smiles
 from mace_mm.elements import symbol
 
 
-def _counts(kind: str) -> tuple[Counter[str], Counter[str], int, float]:
+def _counts(folder: Path, kind: str) -> tuple[Counter[str], Counter[str], int, float]:
     """Frames by property and by functional group, molecules, and core-seconds."""
     counts: Counter[str] = Counter()
     groups: Counter[str] = Counter()
     names: set[str] = set()
     seconds = 0.0
-    for path in sorted(PARTS.glob(f"{kind}-*.h5")):
+    for path in sorted((folder / "parts").glob(f"{kind}-*.h5")):
         with h5py.File(path) as file:
             for name, group in file.items():
                 names.add(name)
@@ -38,16 +39,14 @@ def _counts(kind: str) -> tuple[Counter[str], Counter[str], int, float]:
 
 
 def _charge(group: h5py.Group, smiles: str) -> int:
-    from mace_mm.data.smiles import charge_from_smiles
-
     return round(float(group.attrs.get("total_charge", charge_from_smiles(smiles))))
 
 
-def write_card(path: Path = SET / "README.md") -> None:
+def write_card(folder: Path = SET) -> None:
     """Write the card beside the parts."""
-    training, training_groups, n_training, first = _counts("training")
-    validation, validation_groups, n_validation, second = _counts("validation")
-    waiting = sum(1 for p in QUEUE.glob("round-*.h5") for _ in read_queue(p))
+    training, training_groups, n_training, first = _counts(folder, "training")
+    validation, validation_groups, n_validation, second = _counts(folder, "validation")
+    waiting = sum(1 for p in rounds(folder) for _ in read_queue(p))
     waiting -= training["frames"] + validation["frames"]
     lines = [_HEAD, "| | training | validation |", "|---|---|---|"]
     lines.append(f"| molecules and complexes | {n_training} | {n_validation} |")
@@ -63,7 +62,7 @@ def write_card(path: Path = SET / "README.md") -> None:
     lines.append("|---|---|---|")
     for key in sorted({*training_groups, *validation_groups}):
         lines.append(f"| {key} | {training_groups[key]} | {validation_groups[key]} |")
-    path.write_text("\n".join(lines) + "\n")
+    (folder / "README.md").write_text("\n".join(lines) + "\n")
 
 
 _HEAD = """# mace_mm fragments
@@ -74,14 +73,14 @@ level of theory, ωB97M-D3(BJ)/def2-TZVPPD, made with PySCF. License: CC0-1.0.
 - `parts/training-*.h5`, `parts/validation-*.h5`: SPICE's layout (bohr, hartree, hartree/bohr); a
   molecule may have frames in several parts. `frame` is the number of a frame in its molecule,
   `scf_dipole` is about the origin, `label_seconds` is what a label took, and the file's attributes
-  name functional, grid, fitting functions and programs. One in ten molecules, by a hash of its SMILES,
-  is kept for validation, with all complexes it is in; never train on those.
+  name functional, grid, fitting functions and programs. One in ten molecules, by a hash of its
+  SMILES, is kept for validation, with all complexes it is in; never train on those.
 - `queue/round-*.h5`: the frames that were chosen, and the order in which they are labelled.
 - `level.yaml`: the level of theory. `failures.txt`: frames that got no label, and why.
 
 Molecules come from `scripts/labels/grammar.yaml` and FreeSolv; none has the formula of a structure
-that models are tested on. Frames are from GFN2-xTB dynamics at 500 K; complexes are relaxed a little
-and heated to 300 K, or apart by 2 to 8 Å.
+that models are tested on. Frames are from GFN2-xTB dynamics at 500 K; complexes are relaxed a
+little and heated to 300 K, or apart by 2 to 8 Å.
 
 To go on: `python scripts/labels/label_queue.py --records FOLDER`, at any time
 `python scripts/labels/collect.py --records FOLDER --commit`.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from fragments import Fragment, formula_of, fragments, test_formulas
-from queue_file import QUEUE, Candidate, names_of_rounds, write_queue
+from queue_file import SET, Candidate, names_of_rounds, write_queue
 from rdkit import Chem, RDLogger
 
 from mace_mm.elements import covalent_radius
@@ -225,7 +225,7 @@ def main() -> None:
         arguments.round,
     )
     chosen = []
-    known = names_of_rounds(QUEUE, before=arguments.round)
+    known = names_of_rounds(SET, before=arguments.round)
     for entry in parts:
         if name_of(entry) in known:
             continue
@@ -234,7 +234,7 @@ def main() -> None:
         except (MaceMMError, ValueError) as error:
             names = ".".join(part.smiles for part in entry)
             print(f"{entry[0].group}: {names}: {error}", flush=True)
-    path = QUEUE / f"round-{arguments.round}.h5"
+    path = SET / "queue" / f"round-{arguments.round}.h5"
     n_frames = write_queue(path, chosen)
     print(f"{path}: {n_frames} frames of {len(chosen)} molecules")
 

@@ -12,11 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
 import numpy as np
 from card import write_card
 from label_queue import key_of, settings_of_level
-from queue_file import PARTS, QUEUE, SET, Candidate, finished_in_parts, read_queue
+from queue_file import SET, Candidate, finished_in_parts, read_queue, rounds
 
 from mace_mm.data.labels import ConformerSet
 from mace_mm.data.spice_writer import write_spice
@@ -30,12 +29,12 @@ FRAMES_A_PART = 800
 Labelled = list[tuple[str, Candidate, Record]]
 
 
-def new_frames(store: RecordStore) -> tuple[Labelled, Labelled, list[str]]:
+def new_frames(folder: Path, store: RecordStore) -> tuple[Labelled, Labelled, list[str]]:
     """Frames for training and for validation that no part has, and lines of failures."""
-    finished = finished_in_parts(PARTS)
+    finished = finished_in_parts(folder)
     found: tuple[Labelled, Labelled] = ([], [])
     failures = []
-    for path in sorted(QUEUE.glob("round-*.h5")):
+    for path in rounds(folder):
         for frame_id, candidate in read_queue(path):
             record = None if frame_id in finished else store.load(key_of(frame_id))
             if record is None:
@@ -50,11 +49,11 @@ def new_frames(store: RecordStore) -> tuple[Labelled, Labelled, list[str]]:
     return found[0], found[1], failures
 
 
-def groups(frames: Labelled) -> Iterator[ConformerSet]:
+def groups(folder: Path, frames: Labelled) -> Iterator[ConformerSet]:
     """One group a molecule."""
     energies = {
         atomic_number(s): e * HARTREE_TO_EV
-        for s, e in (settings_of_level().atom_energies or {}).items()
+        for s, e in (settings_of_level(folder).atom_energies or {}).items()
     }
     by_name: dict[str, Labelled] = defaultdict(list)
     for entry in frames:
@@ -86,44 +85,44 @@ def groups(frames: Labelled) -> Iterator[ConformerSet]:
         )
 
 
-def write_parts(kind: str, frames: Labelled) -> list[Path]:
+def write_parts(folder: Path, kind: str, frames: Labelled) -> list[Path]:
     """New parts of one kind after those that are there."""
     written = []
     for start in range(0, len(frames), FRAMES_A_PART):
         some = frames[start : start + FRAMES_A_PART]
         facts = dict(some[0][2].facts["provenance"])
         facts.pop("core_potentials")
-        number = 1 + len(list(PARTS.glob(f"{kind}-*.h5")))
-        path = PARTS / f"{kind}-{number:03d}.h5"
+        number = 1 + len(list((folder / "parts").glob(f"{kind}-*.h5")))
+        path = folder / "parts" / f"{kind}-{number:03d}.h5"
         ids = [frame_id for frame_id, *_ in some]
-        write_spice(path, groups(some), attributes=facts | {"license": "CC0-1.0"})
-        with h5py.File(path, "r") as file:
-            missing = set(ids) - finished_in_parts(path.parent)
-            if missing or not len(file):
-                raise RuntimeError(f"{path} lacks {sorted(missing)[:3]}")
+        write_spice(path, groups(folder, some), attributes=facts | {"license": "CC0-1.0"})
+        if missing := set(ids) - finished_in_parts(folder):
+            raise RuntimeError(f"{path} lacks {sorted(missing)[:3]}")
         written.append(path)
     return written
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--set", type=Path, default=SET, help="folder with level.yaml and queue")
     parser.add_argument("--records", type=Path, required=True)
     parser.add_argument("--commit", action="store_true")
     arguments = parser.parse_args()
-    PARTS.mkdir(parents=True, exist_ok=True)
-    training, validation, failures = new_frames(RecordStore(arguments.records))
-    paths = write_parts("training", training) + write_parts("validation", validation)
+    folder = arguments.set
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    training, validation, failures = new_frames(folder, RecordStore(arguments.records))
+    paths = write_parts(folder, "training", training)
+    paths += write_parts(folder, "validation", validation)
     if failures:
-        with (SET / "failures.txt").open("a") as file:
-            file.write("".join(f"{line}\n" for line in failures))
-    write_card()
+        (folder / "failures.txt").write_text("".join(f"{line}\n" for line in failures))
+    write_card(folder)
     print(f"{len(training)} + {len(validation)} new frames, {len(failures)} failures")
     for path in paths:
-        print(f"{path.relative_to(SET)}: {path.stat().st_size / 1e6:.2f} MB")
+        print(f"{path.relative_to(folder)}: {path.stat().st_size / 1e6:.2f} MB")
     if arguments.commit and paths:
-        subprocess.run(["git", "add", str(SET)], check=True, cwd=SET)
+        subprocess.run(["git", "add", str(folder)], check=True, cwd=folder)
         message = f"Fragment set: {len(training)} more frames, {len(validation)} for validation"
-        subprocess.run(["git", "commit", "-qm", message, "--", str(SET)], check=True, cwd=SET)
+        subprocess.run(["git", "commit", "-qm", message, "--", str(folder)], check=True, cwd=folder)
 
 
 if __name__ == "__main__":

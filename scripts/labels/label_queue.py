@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from queue_file import PARTS, QUEUE, SET, Candidate, finished_in_parts, read_queue
+from queue_file import SET, Candidate, finished_in_parts, read_queue, rounds
 
 from mace_mm.errors import DataError
 from mace_mm.generation.label_settings import LabelSettings
@@ -25,8 +25,9 @@ from mace_mm.generation.store import Record, RecordStore
 from mace_mm.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
 
-def settings_of_level() -> LabelSettings:
-    return LabelSettings.model_validate(yaml.safe_load((SET / "level.yaml").read_text()))
+def settings_of_level(folder: Path) -> LabelSettings:
+    """The level of theory of a set."""
+    return LabelSettings.model_validate(yaml.safe_load((folder / "level.yaml").read_text()))
 
 
 def key_of(frame_id: str) -> str:
@@ -34,11 +35,13 @@ def key_of(frame_id: str) -> str:
     return fingerprint(frame_id)
 
 
-def waiting(store: RecordStore, worker: int, n_workers: int) -> Iterator[tuple[str, Candidate]]:
+def waiting(
+    folder: Path, store: RecordStore, worker: int, n_workers: int
+) -> Iterator[tuple[str, Candidate]]:
     """Frames without a label, in order, of all rounds that the queue has."""
-    finished = finished_in_parts(PARTS)
+    finished = finished_in_parts(folder)
     number = 0
-    for path in sorted(QUEUE.glob("round-*.h5"), key=lambda p: int(p.stem.split("-")[1])):
+    for path in rounds(folder):
         for frame_id, candidate in read_queue(path):
             number += 1
             if number % n_workers != worker or frame_id in finished:
@@ -71,14 +74,15 @@ def labelled(frame_id: str, candidate: Candidate, settings: LabelSettings) -> Re
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--set", type=Path, default=SET, help="folder with level.yaml and queue")
     parser.add_argument("--records", type=Path, required=True)
     parser.add_argument("--worker", default="0/1", help="number/of how many")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     arguments = parser.parse_args()
     worker, n_workers = (int(part) for part in arguments.worker.split("/"))
-    settings, store = settings_of_level(), RecordStore(arguments.records)
+    settings, store = settings_of_level(arguments.set), RecordStore(arguments.records)
     started = time.monotonic()
-    for frame_id, candidate in waiting(store, worker, n_workers):
+    for frame_id, candidate in waiting(arguments.set, store, worker, n_workers):
         if (arguments.records / "STOP").exists() or time.monotonic() - started > arguments.seconds:
             return
         record = labelled(frame_id, candidate, settings)

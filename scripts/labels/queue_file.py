@@ -8,8 +8,6 @@ import h5py
 import numpy as np
 
 SET = Path(__file__).resolve().parents[2] / "datasets" / "mace_mm_fragments"
-QUEUE = SET / "queue"
-PARTS = SET / "parts"
 # The shares of the kinds of frames in every beginning of the queue.
 SHARES = {
     "18 atoms or more": 0.05,
@@ -121,10 +119,15 @@ def read_queue(path: Path) -> Iterator[tuple[str, Candidate]]:
             )
 
 
+def rounds(folder: Path) -> list[Path]:
+    """The queue's files of a set, in order."""
+    return sorted((folder / "queue").glob("round-*.h5"), key=lambda p: int(p.stem.split("-")[1]))
+
+
 def names_of_rounds(folder: Path, before: int) -> set[str]:
-    """Names of the molecules of all rounds before one."""
+    """Names of the molecules of all rounds of a set before one."""
     names: set[str] = set()
-    for path in folder.glob("round-*.h5"):
+    for path in rounds(folder):
         if int(path.stem.split("-")[1]) < before:
             with h5py.File(path) as file:
                 names.update(name for name in file if name != "order")
@@ -132,9 +135,9 @@ def names_of_rounds(folder: Path, before: int) -> set[str]:
 
 
 def finished_in_parts(folder: Path) -> set[str]:
-    """Ids of the frames that the parts hold."""
+    """Ids of the frames that the parts of a set hold."""
     found: set[str] = set()
-    for path in folder.glob("*.h5"):
+    for path in (folder / "parts").glob("*.h5"):
         with h5py.File(path) as file:
             for name, group in file.items():
                 found.update(f"{name}/{number}" for number in group["frame"][()])
