@@ -113,7 +113,7 @@ def test_a_frame_with_a_broken_bond_costs_itself(tmp_path: Path) -> None:
     assert [file.conformers(i).n_frames for i in range(2)] == [4, 3]
     (note,) = report.notes
     assert note.name == "second"
-    assert "given frame 2 left out: H2-O1 is 8." in note.reason
+    assert "given frame 2 left out: bond O1–H2 (atoms 0 and 1) broke: 8." in note.reason
 
 
 def test_a_truncated_file_costs_its_source(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from rdkit.Chem import AllChem, rdMolAlign
 from mace_mm.errors import GeometryError, InputError
 from mace_mm.generation.clusters import closest_contact, dimer_frames, packed_cluster
 from mace_mm.generation.forces import make_forces
+from mace_mm.generation.frames import another_molecule
 from mace_mm.generation.molecules import mapped_smiles
 from mace_mm.generation.protocol import ConformerSettings, DimerSettings, ForceSettings
 from mace_mm.generation.sampling import langevin, minimize
@@ -194,3 +195,21 @@ def test_clusters_are_packed_without_overlap() -> None:
                 assert closest_contact(body, other) > 1.99
         assert np.linalg.norm(frame - frame.mean(axis=0), axis=1).max() < 9.0
     assert np.abs(packings[0] - packings[1]).max() > 0.5
+
+
+def test_frames_that_are_another_molecule_are_named() -> None:
+    mol, start = _embedded("C[C@H](O)C(=O)O")
+    broken, inverted, moved = start.copy(), start * [1, 1, -1], start.copy()
+    broken[6] += [5.0, 0.0, 0.0]
+    outward = start[4] - start[3]
+    moved[11] = start[4] + 0.97 * outward / np.linalg.norm(outward)
+    assert mol.GetAtomWithIdx(11).GetNeighbors()[0].GetIdx() == 5
+    problems = another_molecule(mol, np.stack([start, broken, inverted, moved]), start)
+    assert problems[0] is None
+    assert problems[1] is not None and problems[1].startswith("bond C1–H7 (atoms 0 and 6) broke")
+    assert problems[2] == "stereocenter C2 (atom 1) is inverted"
+    assert problems[3] is not None and problems[3].startswith("proton H12 (atom 11) moved from O6")
+    # Where the SMILES leaves a center open, both hands are the molecule.
+    either, _ = _embedded("CC(O)C(=O)O")
+    assert another_molecule(either, np.stack([start, inverted]), start) == [None, None]
+    assert another_molecule(mol, start[None][:0]) == []

@@ -100,6 +100,11 @@ def _explore_and_label(settings: "ActiveConfig", number: int, archive: Path, tar
                 "round %d, start %d, walk %d: %.3f eV/Å after %d steps",
                 *(number, index, walker, walk.uncertainty, walk.n_steps),
             )
+            if walk.destroyed is not None:
+                _LOG.warning(
+                    "round %d, start %d, walk %d went too far, the frame before is labelled: %s",
+                    *(number, index, walker, walk.destroyed),
+                )
             if not walk.uncertain:
                 continue
             try:

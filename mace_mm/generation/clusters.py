@@ -1,7 +1,6 @@
 """Dimers at chosen distances and solvated molecules, packed without overlaps."""
 
 import numpy as np
-from rdkit import Chem
 
 from mace_mm.errors import InputError
 from mace_mm.generation.conformers import embed_conformers
@@ -123,19 +122,3 @@ def confinement_radius(positions: np.ndarray) -> float:
     """Radius (Å) of the soft sphere that keeps a cluster together: its extent plus 1.5 Å."""
     offset = positions - positions.mean(axis=-2, keepdims=True)
     return float(np.linalg.norm(offset, axis=-1).max()) + 1.5
-
-
-def broken_bond(mol: Chem.Mol, radii: np.ndarray, positions: np.ndarray) -> str | None:
-    """Name the first bond longer than 1.5 times its covalent length, or None.
-
-    Args:
-        radii: (n_atoms,) covalent radii, Å.
-        positions: (n_atoms, 3) Å.
-    """
-    for bond in mol.GetBonds():
-        i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-        length = float(np.linalg.norm(positions[i] - positions[j]))
-        if length > 1.5 * (radii[i] + radii[j]):
-            a, b = bond.GetBeginAtom().GetSymbol(), bond.GetEndAtom().GetSymbol()
-            return f"{a}{i + 1}-{b}{j + 1} is {length:.2f} Å long"
-    return None

@@ -6,14 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from rdkit import Chem
 
-from mace_mm.elements import covalent_radius
 from mace_mm.errors import DataError, GeometryError
-from mace_mm.generation.clusters import (
-    broken_bond,
-    confinement_radius,
-    dimer_frames,
-    packed_cluster,
-)
+from mace_mm.generation.clusters import confinement_radius, dimer_frames, packed_cluster
 from mace_mm.generation.conformers import embed_conformers
 from mace_mm.generation.forces import confined, make_forces
 from mace_mm.generation.items import Item
@@ -22,7 +16,20 @@ from mace_mm.generation.protocol import ColdSettings, Protocol
 from mace_mm.generation.sampling import ForceFunction, langevin, minimize
 from mace_mm.generation.seeding import derive_seed
 from mace_mm.generation.selection import farthest_points
+from mace_mm.identity.change import Kind
+from mace_mm.identity.perception import specified_stereo_of
+from mace_mm.identity.reference import make_identity
+from mace_mm.identity.stereo import Stereo
+from mace_mm.identity.watch import MoleculeWatch
 from mace_mm.units import BOHR_TO_ANGSTROM
+
+_ANOTHER_MOLECULE = (
+    Kind.NOT_FINITE,
+    Kind.BOND_BROKEN,
+    Kind.BOND_MADE,
+    Kind.PROTON_MOVED,
+    Kind.STEREO_INVERTED,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +82,7 @@ def sample_item(
     mol = item.molecule()
     seed = _seed(item, protocol)
     notes: list[str] = []
+    start = None
     if item.kind == "given":
         if given is None:
             raise DataError(f"{item.name}: the given conformers are missing")
@@ -94,7 +102,8 @@ def sample_item(
             else:
                 all_hot.append(_hot_frames(system, protocol, i, seed))
         frames, origins = _hot_and_cold(system, protocol, all_hot, seed, notes)
-    frames, origins = _intact(mol, frames, origins, notes)
+        start = system.starts[0]
+    frames, origins = _intact(mol, start, frames, origins, notes)
     # SPICE stores float32 bohr: labels then belong to exactly the positions in the file.
     frames = (frames / BOHR_TO_ANGSTROM).astype(np.float32).astype(np.float64) * BOHR_TO_ANGSTROM
     if not len(frames):
@@ -224,15 +233,45 @@ def _cold_frames(
 
 
 def _intact(
-    mol: Chem.Mol, frames: np.ndarray, origins: list[str], notes: list[str]
+    mol: Chem.Mol,
+    start: np.ndarray | None,
+    frames: np.ndarray,
+    origins: list[str],
+    notes: list[str],
 ) -> tuple[np.ndarray, list[str]]:
-    """Leave out frames in which a bond is broken."""
-    radii = np.array([covalent_radius(atom.GetAtomicNum()) for atom in mol.GetAtoms()])
+    """Leave out frames that are another molecule."""
     keep = []
-    for i, positions in enumerate(frames):
-        problem = broken_bond(mol, radii, positions)
+    for i, problem in enumerate(another_molecule(mol, frames, start)):
         if problem is None:
             keep.append(i)
         else:
             notes.append(f"{origins[i]} frame {i + 1} left out: {problem}")
     return frames[keep], [origins[i] for i in keep]
+
+
+def another_molecule(
+    mol: Chem.Mol, frames: np.ndarray, start: np.ndarray | None = None
+) -> list[str | None]:
+    """What makes each frame another molecule than its SMILES says, None where nothing does.
+
+    Args:
+        mol: with hydrogens.
+        frames: (n_frames, n_atoms, 3) Å; no trajectory, each is looked at by itself.
+        start: (n_atoms, 3) Å with the configuration that the SMILES specifies; None to look at
+            bonds alone.
+    """
+    if not len(frames):
+        return []
+    identity = make_identity(
+        [atom.GetAtomicNum() for atom in mol.GetAtoms()],
+        [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds()],
+        frames[0] if start is None else start,
+        names=[f"{atom.GetSymbol()}{atom.GetIdx() + 1}" for atom in mol.GetAtoms()],
+        stereo=Stereo.none() if start is None else specified_stereo_of(mol),
+    )
+    problems: list[str | None] = []
+    for positions in frames:
+        changes = MoleculeWatch(identity).look(positions)
+        found = [change.text for change in changes if change.kind in _ANOTHER_MOLECULE]
+        problems.append(found[0] if found else None)
+    return problems

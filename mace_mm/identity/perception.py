@@ -44,6 +44,26 @@ def stereo_of(molecule: Any) -> Stereo:
     )
 
 
+def specified_stereo_of(molecule: Any) -> Stereo:
+    """As `stereo_of`, only what the molecule's SMILES or file specifies."""
+    from rdkit import Chem
+
+    every = stereo_of(molecule)
+    open_center = Chem.ChiralType.CHI_UNSPECIFIED
+    open_bond = (Chem.BondStereo.STEREONONE, Chem.BondStereo.STEREOANY)
+    centers = [
+        molecule.GetAtomWithIdx(int(row[0])).GetChiralTag() != open_center for row in every.centers
+    ]
+    double_bonds = [
+        molecule.GetBondBetweenAtoms(int(row[1]), int(row[2])).GetStereo() not in open_bond
+        for row in every.double_bonds
+    ]
+    return Stereo(
+        centers=every.centers[np.array(centers, dtype=bool)],
+        double_bonds=every.double_bonds[np.array(double_bonds, dtype=bool)],
+    )
+
+
 def _halves(around: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
     return around[:2], around[2:]
 

@@ -69,7 +69,8 @@ def make_identity(
 ) -> MolecularIdentity:
     """Take the identity of molecules at their start.
 
-    Atoms without any bond, as in PDB files that do not say, get those that distances tell.
+    Without ``stereo`` atoms that have no bond, as in PDB files that do not say, get those that
+    distances tell.
 
     Args:
         atomic_numbers: (n_atoms,).
@@ -96,7 +97,9 @@ def make_identity(
     notes = []
     bonded = {atom for pair in given for atom in pair} | set(open_ends)
     lonely = ~np.isin(np.arange(numbers.size), list(bonded))
-    added = sorted(set(bonds_by_distance(numbers, positions, cell, lonely)) - set(given))
+    added: list[tuple[int, int]] = []
+    if stereo is None and lonely.any():
+        added = sorted(set(bonds_by_distance(numbers, positions, cell, lonely)) - set(given))
     if added:
         notes.append(
             f"{len(added)} bonds were taken from distances at the start, since the topology has "

@@ -90,8 +90,10 @@ class MoleculeWatch:
         changes = self._broken_bonds(broken, lengths)
         changes += [self._made_bond(close, int(k)) for k in np.flatnonzero(made)]
         changes += [self._proton(int(h), int(new_host)) for h, new_host in moved]
-        changes += self._contacts(close, made | self._is_move(close), ratio, lengths)
         torn = np.concatenate([pairs[broken].reshape(-1), close.first[made], close.second[made]])
+        # Where a bond changed its atoms lie close to others: nothing is to be added to that.
+        busy = np.isin(np.arange(self._n), np.concatenate([torn, moved[:, 0]]))
+        changes += self._contacts(close, busy, ratio, lengths)
         return changes, set(torn.tolist())
 
     def _not_finite(self, lost: np.ndarray) -> Change:
@@ -120,11 +122,6 @@ class MoleculeWatch:
         gone |= (self._moved_to[protons] >= 0) & (new < rules.PARTED) & (old > new)
         self._moved_to[protons] = np.where(gone, target[protons], -1)
         return np.stack([protons[gone], target[protons[gone]]], axis=1)
-
-    def _is_move(self, close: Pairs) -> np.ndarray:
-        """(n_close,) bool: a hydrogen that moved and the atom it moved to."""
-        moved = self._moved_to
-        return (moved[close.first] == close.second) | (moved[close.second] == close.first)
 
     def _made_pairs(self, close: Pairs, close_ratio: np.ndarray) -> np.ndarray:
         """(n_close,) bool: bonds that the reference does not have, hydrogens that move aside."""
@@ -191,15 +188,16 @@ class MoleculeWatch:
         return changes
 
     def _contacts(
-        self, close: Pairs, known: np.ndarray, ratio: np.ndarray, lengths: np.ndarray
+        self, close: Pairs, busy: np.ndarray, ratio: np.ndarray, lengths: np.ndarray
     ) -> list[Change]:
-        """Bonds that are far too short, and atoms too close without a bond."""
+        """Bonds that are far too short, and atoms too close without a bond, of atoms not busy."""
         # A hydrogen bond: a hydrogen held by a polar atom, and the polar atom that accepts it.
         free = self._polar | self._held_by_polar()
         shared = free[close.first] & free[close.second]
         shared &= self._hydrogen[close.first] != self._hydrogen[close.second]
         metal = self._metal[close.first] | self._metal[close.second]
-        short = self._pairs.in_contact(close) & ~known & ~shared & ~metal
+        short = self._pairs.in_contact(close) & ~shared & ~metal
+        short &= ~busy[close.first] & ~busy[close.second]
         pairs = [
             (np.array([close.first[k], close.second[k]]), close.distance[k])
             for k in np.flatnonzero(short)

@@ -9,7 +9,11 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from mace_mm.errors import GeometryError
+from mace_mm.identity.reference import make_identity
+from mace_mm.identity.watch import MoleculeWatch
 from mace_mm.simulation.ase_calculator import MACECalculator
+from mace_mm.simulation.findings import in_words
+from mace_mm.simulation.watch_settings import DESTROYED
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -17,16 +21,18 @@ class Walk:
     """Where a walk ended.
 
     Attributes:
-        positions: (n_atoms, 3) Å, the last frame looked at that is still a molecule.
+        positions: (n_atoms, 3) Å, the last frame looked at that is still the molecule.
         uncertainty: largest expected force error of an atom there, eV/Å.
         n_steps: steps taken.
-        uncertain: the walk stopped because the threshold was passed.
+        uncertain: the walk stopped because the threshold was passed or the molecule destroyed.
+        destroyed: how, None if it was not.
     """
 
     positions: np.ndarray
     uncertainty: float
     n_steps: int
     uncertain: bool
+    destroyed: str | None = None
 
 
 def walk_until_uncertain(
@@ -40,6 +46,9 @@ def walk_until_uncertain(
     seed: Sequence[int],
 ) -> Walk:
     """Langevin dynamics until the largest expected force error passes a threshold.
+
+    A walk in which bonds break or form ends as well, with the frame before: what comes after is
+    another molecule, and the model led there.
 
     Args:
         atoms: start; its calculator is a `MACECalculator` with an uncertainty. Not changed.
@@ -62,8 +71,12 @@ def walk_until_uncertain(
         timestep_fs * units.fs,
         temperature_K=temperature_k,
         friction=0.001 / units.fs,
+        # Holding the center of mass, ASE's default, heats the inner motions of small molecules.
+        fixcm=False,
         rng=rng,
     )
+    cell = np.asarray(walker.cell) if walker.pbc.all() else None
+    watch = MoleculeWatch(make_identity(walker.numbers, [], walker.positions, cell))
     largest = _largest(walker)
     done, positions = 0, walker.positions.copy()
     while largest <= threshold and done < n_steps:
@@ -71,13 +84,22 @@ def walk_until_uncertain(
         try:
             dynamics.run(take)
             now = _largest(walker)
-        except GeometryError:
+        except GeometryError as error:
             # Atoms met or flew apart between two looks: the frame before is worth a label.
-            return Walk(positions=positions, uncertainty=largest, n_steps=done, uncertain=True)
+            return _ended(positions, largest, done, str(error))
+        changes = [c for c in watch.look(walker.positions, cell) if c.kind in DESTROYED]
+        if changes:
+            return _ended(positions, largest, done, in_words(changes))
         done += take
         largest, positions = now, walker.positions.copy()
     return Walk(
         positions=positions, uncertainty=largest, n_steps=done, uncertain=largest > threshold
+    )
+
+
+def _ended(positions: np.ndarray, largest: float, done: int, why: str) -> Walk:
+    return Walk(
+        positions=positions, uncertainty=largest, n_steps=done, uncertain=True, destroyed=why
     )
 
 

@@ -1,6 +1,5 @@
-"""Watch an ML region during a run: its energy, the model's uncertainty, its bonds."""
+"""Watch an ML region during a run: its energy, the model's uncertainty, its molecules."""
 
-import itertools
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,17 +9,18 @@ import numpy as np
 import openmm
 from openmm import app
 
-from mace_mm.elements import covalent_radius
 from mace_mm.errors import ConfigError, InputError, RunStoppedError
+from mace_mm.identity.change import Change, Kind
+from mace_mm.identity.watch import MoleculeWatch
 from mace_mm.simulation.interpolation import PARAMETER
 from mace_mm.simulation.openmm_copy import copy_force
+from mace_mm.simulation.topology_identity import topology_identity
 from mace_mm.units import NM_TO_ANGSTROM
 
-# A bond is broken beyond, and made within, this times the sum of the covalent radii.
-BROKEN = 1.5
-MADE = 1.15
-ACTIONS = ("flag", "stop")
-_COLUMNS = "step,time_ps,ml_energy_kj_mol,uncertainty,changed_bonds"
+ACTIONS = ("flag", "stop", "strict")
+_COLUMNS = "step,time_ps,ml_energy_kj_mol,uncertainty,changed_bonds,noticed"
+# The charges of the force field stay where they are: a proton that moved makes them wrong.
+_BONDS = (Kind.NOT_FINITE, Kind.BOND_BROKEN, Kind.BOND_MADE, Kind.PROTON_MOVED)
 
 _log = logging.getLogger(__name__)
 
@@ -55,19 +55,21 @@ class RegionReporter:
         Args:
             path: of the CSV file.
             interval: steps between two lines.
-            topology: with the bonds of the region.
+            topology: with the bonds of the region. Bonds that leave it are watched, too. What is
+                there at the first line is the configuration that later ones are compared with.
             atoms: particle indices of the region, link atoms included if their uncertainty counts.
             force_name: of the ML forces in the System.
             uncertainty: of the model, by atom, for example a
                 :class:`mace_mm.simulation.force_uncertainty.ForceUncertainty`.
             uncertainty_limit: beyond it the action is taken; in the unit of `uncertainty`.
-            on_change: what to do when a bond of the region breaks or forms, or the uncertainty
-                passes its limit: "flag" logs a warning, "stop" also raises.
+            on_change: "flag" logs whatever is noticed; "stop" also raises when a bond of the
+                region breaks or forms, a proton moves, or the uncertainty passes its limit;
+                "strict" raises at inverted centers and short contacts as well.
             append: go on with an existing file.
 
         Raises:
-            ConfigError: an action that is neither, a limit without an uncertainty, an interval
-                below 1.
+            ConfigError: an action that is none of these, a limit without an uncertainty, an
+                interval below 1, a file with other columns.
             InputError: an atom without an element, or that the topology does not have.
         """
         if on_change not in ACTIONS:
@@ -82,33 +84,22 @@ class RegionReporter:
         self._force_name = force_name
         self._uncertainty = uncertainty
         self._limit = uncertainty_limit
-        self._stops = on_change == "stop"
+        self._on_change = on_change
+        self._topology = topology
+        self._watch: MoleculeWatch | None = None
         self._context: openmm.Context | None = None
         self._known: set[str] = set()
         self._names = [f"{a.name}{a.index}" for a in topology.atoms()]
-        self._set_bonds(topology)
-        self._path = Path(path)
-        if not append or not self._path.exists():
-            self._path.write_text(_COLUMNS + "\n")
-
-    def _set_bonds(self, topology: app.Topology) -> None:
-        members = set(self._atoms.tolist())
         numbers = {a.index: a.element.atomic_number for a in topology.atoms() if a.element}
-        missing = sorted(members - set(numbers))
+        missing = sorted(set(self._atoms.tolist()) - set(numbers))
         if missing:
             raise InputError(f"every atom of an ML region needs an element; without: {missing}")
         self._numbers = np.array([numbers[i] for i in self._atoms.tolist()])
-        bonded = {
-            tuple(sorted((b.atom1.index, b.atom2.index)))
-            for b in topology.bonds()
-            if b.atom1.index in members and b.atom2.index in members
-        }
-        pairs = list(itertools.combinations(sorted(members), 2))
-        self._pairs = np.array(pairs).reshape(-1, 2)
-        self._is_bonded = np.array([pair in bonded for pair in pairs], dtype=bool)
-        self._lengths = np.array(
-            [covalent_radius(numbers[i]) + covalent_radius(numbers[j]) for i, j in pairs]
-        )
+        self._path = Path(path)
+        if not append or not self._path.exists():
+            self._path.write_text(_COLUMNS + "\n")
+        elif self._path.read_text().partition("\n")[0] != _COLUMNS:
+            raise ConfigError(f"{self._path} must have the columns {_COLUMNS} to go on with it")
 
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:  # noqa: N802
         """OpenMM asks when to report next, and what is needed."""
@@ -126,46 +117,59 @@ class RegionReporter:
         if simulation.system.usesPeriodicBoundaryConditions():
             box = state.getPeriodicBoxVectors(asNumpy=True)._value * NM_TO_ANGSTROM
         energy = self._ml_energy(simulation, state)
-        changes = self._changes(positions, box)
+        changes = self._look(positions, box)
+        bonds = [name for change in changes for name in self._bonds_of(change)]
+        others = [change for change in changes if change.kind not in _BONDS]
         uncertain: float | None = None
         if self._uncertainty is not None:
             inside = positions[self._atoms]
             uncertain = float(np.max(self._uncertainty(self._numbers, inside, box)))
         step = simulation.currentStep
         shown = "" if uncertain is None else f"{uncertain:.6g}"
-        line = f"{step},{state.getTime()._value:.6g},{energy:.6f},{shown},{' '.join(changes)}\n"
+        noticed = "; ".join(change.text for change in others)
+        line = f"{step},{state.getTime()._value:.6g},{energy:.6f},{shown},{' '.join(bonds)}"
         with self._path.open("a") as file:
-            file.write(line)
-        reasons = [f"bond {change}" for change in changes]
+            file.write(f'{line},"{noticed}"\n' if noticed else f"{line},\n")
+        reasons = [f"bond {name}" for name in bonds]
         if self._limit is not None and uncertain is not None and not uncertain <= self._limit:
             reasons.append(f"uncertainty {uncertain:.4g} above {self._limit:.4g}")
-        self._act(step, reasons)
+        self._act(step, reasons, [change.text for change in others])
 
-    def _act(self, step: int, reasons: list[str]) -> None:
-        new = [reason for reason in reasons if reason.split(" above")[0] not in self._known]
+    def _act(self, step: int, reasons: list[str], mild: list[str]) -> None:
+        every = reasons + mild
+        new = [reason for reason in every if reason.split(" above")[0] not in self._known]
         self._known.update(new)
         for reason in new:
             self.flagged.append((step, reason))
             _log.warning("step %d: ML region: %s", step, reason)
-        if reasons and self._stops:
-            raise RunStoppedError(f"step {step}: the ML region changed: {'; '.join(reasons)}")
+        fatal = {"flag": [], "stop": reasons, "strict": every}[self._on_change]
+        if fatal:
+            raise RunStoppedError(f"step {step}: the ML region changed: {'; '.join(fatal)}")
 
-    def _changes(self, positions: np.ndarray, box: np.ndarray | None) -> list[str]:
-        """Names of bonds that broke ("-C1-H5") and formed ("+O2-H5")."""
-        vectors = positions[self._pairs[:, 1]] - positions[self._pairs[:, 0]]
-        if box is not None:
-            for i in (2, 1, 0):
-                vectors -= np.round(vectors[:, i] / box[i, i])[:, None] * box[i]
-        ratio = np.linalg.norm(vectors, axis=1) / self._lengths
-        found = []
-        # Written so that a distance that is not a number counts as broken.
-        for sign, mask in (
-            ("-", self._is_bonded & ~(ratio <= BROKEN)),
-            ("+", ~self._is_bonded & (ratio < MADE)),
-        ):
-            for i, j in self._pairs[mask]:
-                found.append(f"{sign}{self._names[i]}-{self._names[j]}")
-        return found
+    def _look(self, positions: np.ndarray, box: np.ndarray | None) -> list[Change]:
+        """What is not as the topology and the first line say."""
+        if self._watch is None:
+            self._watch = MoleculeWatch(
+                topology_identity(
+                    self._topology,
+                    positions / NM_TO_ANGSTROM,
+                    None if box is None else box / NM_TO_ANGSTROM,
+                    atoms=self._atoms.tolist(),
+                )
+            )
+        return self._watch.look(positions[self._watch.identity.indices], box)
+
+    def _bonds_of(self, change: Change) -> list[str]:
+        """Names of the bonds that a change breaks ("-C1-H5") and forms ("+O2-H5")."""
+        if change.kind == Kind.PROTON_MOVED:
+            hydrogen, host, target = change.atoms
+            pairs = [("-", host, hydrogen), ("+", target, hydrogen)]
+        elif change.kind in (Kind.BOND_BROKEN, Kind.BOND_MADE):
+            sign = "-" if change.kind == Kind.BOND_BROKEN else "+"
+            pairs = [(sign, change.atoms[0], change.atoms[1])]
+        else:
+            return ["positions are not numbers"] if change.kind == Kind.NOT_FINITE else []
+        return [f"{sign}{self._names[i]}-{self._names[j]}" for sign, i, j in pairs]
 
     def _ml_energy(self, simulation: app.Simulation, state: openmm.State) -> float:
         """Energy of the model, evaluated in a context of its own, kJ/mol."""

@@ -25,10 +25,9 @@ from mace_mm.data.labels import ConformerSet, formula
 from mace_mm.data.spice_writer import write_spice
 from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.open_model import open_model
-from mace_mm.elements import covalent_radius
 from mace_mm.errors import MaceMMError
-from mace_mm.generation.clusters import broken_bond
 from mace_mm.generation.conformers import embed_conformers
+from mace_mm.generation.frames import another_molecule
 from mace_mm.generation.molecules import from_mapped_smiles, mapped_smiles
 from mace_mm.generation.protocol import ConformerSettings
 from mace_mm.generation.sampling import langevin
@@ -147,8 +146,8 @@ def sample(archive: Archive, mol: Chem.Mol, walks: Walks, seed: int) -> np.ndarr
             seed=derive_seed(seed, int(temperature)),
         )
         frames.extend(walked)
-    radii = np.array([covalent_radius(z) for z in numbers])
-    return np.array([x for x in frames if broken_bond(mol, radii, x) is None])
+    problems = another_molecule(mol, np.array(frames), x)
+    return np.array([x for x, problem in zip(frames, problems, strict=True) if problem is None])
 
 
 def label(network: AIMNet2, mol: Chem.Mol, frames: np.ndarray, number: int) -> ConformerSet:
