@@ -149,8 +149,5 @@ def _resolve(settings: AnyConfig, folder: Path) -> AnyConfig:
         return value
 
     return settings.model_copy(
-        update={
-            name: place(getattr(settings, name))
-            for name in type(settings).model_fields
-        }
+        update={name: place(getattr(settings, name)) for name in type(settings).model_fields}
     )

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import all_changes
 
+from mace_mm.ase_results import Results, ResultsCalculator
 from mace_mm.data.labels import LabeledMolecule
 from mace_mm.errors import ConfigError, DataError
 from mace_mm.generation.calculators import make_calculator
@@ -74,7 +75,7 @@ class XTBBaseline:
         )
 
 
-class DifferenceCalculator(Calculator):
+class DifferenceCalculator(ResultsCalculator):
     """ASE calculator: networks that learned a difference, plus the method it was taken from.
 
     ``energy`` (eV) and ``forces`` (n_atoms, 3) eV/Å; of several networks, which may differ in their
@@ -126,10 +127,11 @@ class DifferenceCalculator(Calculator):
             network.calculate(atoms, properties)
             energies.append(network.results["energy"] + point.energy)
             forces.append(network.results["forces"] + point.forces)
-        self.results = {"energy": float(np.mean(energies)), "forces": np.mean(forces, axis=0)}
+        found = {"energy": float(np.mean(energies)), "forces": np.mean(forces, axis=0)}
         if len(energies) > 1:
-            self.results["energy_std"] = float(np.std(energies, ddof=1))
-            self.results["forces_std"] = np.std(forces, axis=0, ddof=1)
+            found["energy_std"] = float(np.std(energies, ddof=1))
+            found["forces_std"] = np.std(forces, axis=0, ddof=1)
+        self.results = Results(found)
 
 
 def _baseline(model: str | Path, network: Any) -> XTBBaseline:

@@ -46,7 +46,11 @@ def collate(graphs: Sequence[Graph]) -> Graph:
 
 
 def build_graph(
-    molecule: Molecule, elements: Sequence[int], cutoff: float, dtype: torch.dtype = torch.float64
+    molecule: Molecule,
+    elements: Sequence[int],
+    cutoff: float,
+    dtype: torch.dtype = torch.float64,
+    pbc: Sequence[bool] | np.ndarray = (True, True, True),
 ) -> Graph:
     """Build the graph of one molecule on the host.
 
@@ -55,12 +59,13 @@ def build_graph(
         elements: the model's atomic numbers, in its order.
         cutoff: Å.
         dtype: of positions, shifts and cell.
+        pbc: (3,) the periodic directions of a molecule with a cell.
 
     Raises:
         ElementError: an element the model does not know.
     """
     species = species_index(molecule.atomic_numbers.tolist(), elements)
-    pairs = neighbor_list(molecule.positions, cutoff, molecule.cell)
+    pairs = neighbor_list(molecule.positions, cutoff, molecule.cell, pbc)
     cell = np.zeros((3, 3)) if molecule.cell is None else molecule.cell
     return Graph(
         species=torch.tensor(species, dtype=torch.int64),

@@ -1,5 +1,6 @@
 """Full neighbor lists on the host, with periodic images, by the vesin library."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ def neighbor_list(
     positions: np.ndarray,
     cutoff: float,
     cell: np.ndarray | None = None,
-    pbc: tuple[bool, bool, bool] = (True, True, True),
+    pbc: Sequence[bool] | np.ndarray = (True, True, True),
 ) -> Neighbors:
     """Find every pair closer than the cutoff, images included.
 
@@ -51,8 +52,9 @@ def neighbor_list(
         raise ConfigError(f"a cutoff is a positive length in Å, got {cutoff}")
     positions = np.asarray(positions, dtype=np.float64)
     check_positions(positions, len(positions))
-    periodic = np.zeros(3, dtype=bool) if cell is None else np.asarray(pbc, dtype=bool)
-    box = _box(cell, periodic)
+    completed = completed_box(cell, pbc)
+    box = np.zeros((3, 3)) if completed is None else completed
+    periodic = np.asarray(pbc, dtype=bool) & (completed is not None)
     finder = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True)
     centers, others, shifts = finder.compute(positions, box, periodic, "ijS")
     return Neighbors(
@@ -62,10 +64,22 @@ def neighbor_list(
     )
 
 
-def _box(cell: np.ndarray | None, periodic: np.ndarray) -> np.ndarray:
-    """The cell with its zero rows along open directions completed to a volume."""
+def completed_box(cell: np.ndarray | None, pbc: Sequence[bool] | np.ndarray) -> np.ndarray | None:
+    """A box with a volume: the cell, its zero rows along open directions replaced by unit normals.
+
+    Args:
+        cell: (3, 3), lattice vectors as rows, Å, or None.
+        pbc: (3,) the periodic directions.
+
+    Returns:
+        (3, 3) Å; None where nothing is periodic.
+
+    Raises:
+        GeometryError: a periodic cell without volume.
+    """
+    periodic = np.asarray(pbc, dtype=bool)
     if cell is None or not periodic.any():
-        return np.zeros((3, 3))
+        return None
     box = np.array(cell, dtype=np.float64)
     if box.shape != (3, 3):
         raise GeometryError(f"a cell is a (3, 3) array of row vectors in Å, got shape {box.shape}")

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mace_mm.ase_results import Results, ResultsCalculator
 from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.open_model import open_model, open_potential
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.graph.molecule import check_cell, check_positions
 from mace_mm.model.potential import Prediction
-from mace_mm.simulation.domain import bonding_problems, geometry_problems
+from mace_mm.simulation.domain import bonding_problems
 from mace_mm.simulation.engines import Evaluator
 from mace_mm.simulation.evaluator import (
     DEFAULT_SKIN,
@@ -25,6 +26,7 @@ from mace_mm.simulation.evaluator import (
     checked_device,
 )
 from mace_mm.simulation.force_uncertainty import ForceUncertainty
+from mace_mm.simulation.structure_watch import StructureWatch
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ Source = str | Path | Archive
 PROPERTIES = ("energy", "free_energy", "interaction_energy", "energies", "forces", "stress")
 
 
-class MACECalculator(Calculator):
+class MACECalculator(ResultsCalculator):
     """Energies in eV, forces in eV/Å and stress in eV/Å³ for ASE.
 
     Properties: ``energy`` and ``free_energy`` (with the energies of isolated atoms),
@@ -40,9 +42,11 @@ class MACECalculator(Calculator):
     the cell has a volume ``stress`` (6,) in Voigt order. With several models these are means over
     the committee, and ``energy_std``, ``interaction_energy_std``, ``energies_std``, ``forces_std``,
     ``stress_std`` the sample standard deviations over its members (n - 1 in the denominator).
+    ``results`` lists what ASE has names for, and gives the others by name too.
 
-    New atoms are looked at once: a warning is logged where the first model was not trained for
-    them (an odd number of electrons, contacts shorter than the training set had).
+    New atoms and structures are looked at: a warning is logged where the first model was not
+    trained for them (an odd number of electrons, contacts shorter than the training set had, see
+    `mace_mm.simulation.structure_watch`).
     """
 
     implemented_properties = list(PROPERTIES)
@@ -91,6 +95,7 @@ class MACECalculator(Calculator):
         }
         self._evaluators: list[Evaluator] = []
         self._numbers: np.ndarray | None = None
+        self._watch = StructureWatch(self.archives[0])
         # Options are checked now, not at the first energy; so is an engine that was asked for.
         check_options(precision, engine, skin)
         for archive in self.archives if engine == "native" else ():
@@ -120,21 +125,23 @@ class MACECalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
         positions, cell, pbc = self._geometry(atoms)
-        predictions = [evaluate(positions, cell, pbc) for evaluate in self._for_atoms(atoms)]
+        evaluators = self._for_atoms(atoms)
+        self._watch(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+        predictions = [evaluate(positions, cell, pbc) for evaluate in evaluators]
         with_stress = atoms.cell.rank == 3
         members = [_as_results(p, with_stress) for p in predictions]
-        self.results = dict(members[0])
+        found = dict(members[0])
         if len(members) > 1:
             for name in members[0]:
                 values = np.stack([member[name] for member in members])
-                self.results[name] = _plain(values.mean(axis=0))
-                self.results[f"{name}_std"] = _plain(values.std(axis=0, ddof=1))
-        self.results["free_energy"] = self.results["energy"]
+                found[name] = _plain(values.mean(axis=0))
+                found[f"{name}_std"] = _plain(values.std(axis=0, ddof=1))
+        found["free_energy"] = found["energy"]
         if self._uncertainty is not None:
-            box = atoms.cell.array if atoms.pbc.all() else None
-            self.results["forces_uncertainty"] = self._uncertainty(
-                atoms.numbers, atoms.positions, box
+            found["forces_uncertainty"] = self._uncertainty(
+                atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
             )
+        self.results = Results(found)
 
     def _geometry(self, atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         device = self._options["device"]
@@ -152,11 +159,7 @@ class MACECalculator(Calculator):
     def _for_atoms(self, atoms: Atoms) -> list[Evaluator]:
         if self._numbers is None or not np.array_equal(self._numbers, atoms.numbers):
             numbers = atoms.numbers.tolist()
-            cell = atoms.cell.array if atoms.pbc.all() else None
-            for problem in (
-                *bonding_problems(numbers, ()),
-                *geometry_problems(self.archives[0], numbers, atoms.positions, cell),
-            ):
+            for problem in bonding_problems(numbers, ()):
                 _log.warning("outside what the model was trained for: %s", problem)
             self._evaluators = [
                 build_evaluator(archive, numbers, **self._options) for archive in self.archives

@@ -17,6 +17,7 @@ from mace_mm.elements import covalent_radius, symbol
 from mace_mm.graph.batching import build_graph
 from mace_mm.graph.graph import Graph
 from mace_mm.graph.molecule import Molecule
+from mace_mm.graph.neighbors import completed_box
 from mace_mm.simulation.force_uncertainty import MOST_ATOMS, UNLIKE_SEEN, bundled_uncertainty
 
 # Bonded neighbors of an atom in neutral closed-shell molecules of the main-group elements.
@@ -82,6 +83,9 @@ def geometry_problems(
     atomic_numbers: Sequence[int] | np.ndarray,
     positions: np.ndarray,
     cell: np.ndarray | None = None,
+    pbc: Sequence[bool] | np.ndarray = (True, True, True),
+    *,
+    surroundings: bool = True,
 ) -> list[str]:
     """Look for contacts shorter than the training set had, atoms without a neighbor, and atoms in
     surroundings unlike those of the training set.
@@ -92,7 +96,10 @@ def geometry_problems(
             with the bundled models, whose uncertainty is known, up to 1000 atoms.
         atomic_numbers: (n_atoms,).
         positions: (n_atoms, 3) Å.
-        cell: (3, 3) lattice vectors as rows, Å; None in vacuum.
+        cell: (3, 3) lattice vectors as rows, Å; None in vacuum. Zero rows along open directions
+            will do.
+        pbc: (3,) the periodic directions.
+        surroundings: also look at these, which takes ten times as long as an evaluation.
 
     Returns:
         sentences, empty if nothing was found.
@@ -102,8 +109,9 @@ def geometry_problems(
     """
     numbers = np.asarray(atomic_numbers)
     config = archive.config
-    molecule = Molecule(atomic_numbers=numbers, positions=positions, cell=cell)
-    graph = build_graph(molecule, config.atomic_numbers, config.r_max)
+    box = completed_box(cell, pbc)
+    molecule = Molecule(atomic_numbers=numbers, positions=positions, cell=box)
+    graph = build_graph(molecule, config.atomic_numbers, config.r_max, pbc=pbc)
     vectors = graph.positions[graph.receivers] - graph.positions[graph.senders]
     vectors = vectors + graph.cell_shifts @ graph.cell[0]
     distances = torch.linalg.vector_norm(vectors, dim=1).numpy()
@@ -124,7 +132,9 @@ def geometry_problems(
             f"no neighbor within the cutoff of {config.r_max:g} Å: {_named(alone, numbers)}"
         )
     # What was found already is strange to the model, too: nothing new would be said.
-    return problems or _unlike_seen(archive, numbers, graph)
+    if problems or not surroundings:
+        return problems
+    return _unlike_seen(archive, numbers, graph)
 
 
 def _unlike_seen(archive: Archive, numbers: np.ndarray, graph: Graph) -> list[str]:

@@ -1,5 +1,6 @@
 """Expected force errors of one model while it is used."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.open_model import open_model
 from mace_mm.graph.batching import build_graph
 from mace_mm.graph.molecule import Molecule
+from mace_mm.graph.neighbors import completed_box
 from mace_mm.model.uncertainty import Uncertainty, load_uncertainty
 
 # In units of the largest expected error of the calibration. Of the atoms held out from training two
@@ -53,16 +55,23 @@ class ForceUncertainty:
         return UNLIKE_SEEN * float(self.uncertainty.errors[-1])
 
     def __call__(
-        self, atomic_numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray | None = None
+        self,
+        atomic_numbers: np.ndarray,
+        positions: np.ndarray,
+        cell: np.ndarray | None = None,
+        pbc: Sequence[bool] | np.ndarray = (True, True, True),
     ) -> np.ndarray:
         """Expected root-mean-square error of every atom's force components, (n_atoms,) eV/Å.
 
         Args:
             atomic_numbers: (n_atoms,).
             positions: (n_atoms, 3) Å.
-            cell: (3, 3) lattice vectors as rows, Å; None in vacuum.
+            cell: (3, 3) lattice vectors as rows, Å; None in vacuum. Zero rows along open
+                directions will do.
+            pbc: (3,) the periodic directions.
         """
         config = self.archive.config
-        molecule = Molecule(atomic_numbers=atomic_numbers, positions=positions, cell=cell)
-        graph = build_graph(molecule, config.atomic_numbers, config.r_max)
+        box = completed_box(cell, pbc)
+        molecule = Molecule(atomic_numbers=atomic_numbers, positions=positions, cell=box)
+        graph = build_graph(molecule, config.atomic_numbers, config.r_max, pbc=pbc)
         return self.uncertainty(self.archive.potential, graph).numpy()
