@@ -18,9 +18,10 @@ from rdkit import Chem, RDLogger
 
 from mace_mm.elements import covalent_radius
 from mace_mm.errors import GeometryError, MaceMMError
-from mace_mm.generation.clusters import broken_bond, random_rotation
+from mace_mm.generation.clusters import random_rotation
 from mace_mm.generation.conformers import embed_conformers
 from mace_mm.generation.forces import make_forces
+from mace_mm.generation.frames import another_molecule
 from mace_mm.generation.protocol import ConformerSettings, ForceSettings
 from mace_mm.generation.sampling import ForceFunction, langevin, minimize
 from mace_mm.generation.seeding import derive_seed
@@ -117,15 +118,8 @@ def _whole(mol: Chem.Mol, frames: np.ndarray) -> np.ndarray:
     Raises:
         GeometryError: there is none.
     """
-    radii = np.array([covalent_radius(atom.GetAtomicNum()) for atom in mol.GetAtoms()])
-    bound = Chem.GetAdjacencyMatrix(mol).astype(bool) | np.eye(len(radii), dtype=bool)
-    limits = 1.15 * (radii[:, None] + radii[None])
-    kept = [
-        x
-        for x in frames
-        if broken_bond(mol, radii, x) is None
-        and (bound | (np.linalg.norm(x[:, None] - x[None], axis=-1) > limits)).all()
-    ]
+    problems = another_molecule(mol, frames)
+    kept = [x for x, problem in zip(frames, problems, strict=True) if problem is None]
     if not kept:
         raise GeometryError("no frame has the bonds of the molecule")
     return np.stack(kept)
