@@ -41,7 +41,7 @@ def test_transitions_are_counted_along_replicas() -> None:
     np.testing.assert_array_equal(slow.transitions, [3, 0, 1])
     np.testing.assert_array_equal(slow.returns, [2, 0, 0])
     assert (slow.n_moved, slow.visited) == (2, (0, 1, 2))
-    (reason,) = judge_slow_states([slow], Limits(transitions=5), LAMBDAS)
+    (reason,) = judge_slow_states([slow], Limits(transitions=6), LAMBDAS)
     assert "changed its state 4 times in all 3 replicas, at least 5 transitions" in reason
     assert judge_slow_states([slow], Limits(transitions=4), LAMBDAS) == []
     assert slow.to_json()["replicas_that_moved"] == 2
@@ -57,6 +57,31 @@ def test_without_exchange_every_window_needs_its_own_transitions() -> None:
     assert "changed its state 0 times in the window λ = 0.5" in reason
     exchanged = follow_states("torsion", labels, wandering_states(40, 3), 3)
     assert judge_slow_states([exchanged], Limits(), LAMBDAS) == []
+
+
+def test_a_rare_state_needs_fewer_transitions_but_there_and_back() -> None:
+    labels = np.zeros((100, 3), dtype=int)
+    labels[50:58, 1] = 1
+    labels[20:22, 2] = 1
+    # 3 % of the samples, four transitions; even weights would need ten.
+    slow = follow_states("torsion", labels, wandering_states(100, 3), 3)
+    assert slow.n_transitions == 4
+    assert judge_slow_states([slow], Limits(), LAMBDAS) == []
+    # A fifth of all samples, with one transition more, needs (2 · 0.2)² of thirty-five.
+    labels[:50, 0] = 1
+    slow = follow_states("torsion", labels, wandering_states(100, 3), 3)
+    assert slow.n_transitions == 5 and slow.shares[0, 1] == 0.5
+    (reason,) = judge_slow_states([slow], Limits(transitions=35), LAMBDAS)
+    assert "at least 6 transitions" in reason
+    assert judge_slow_states([slow], Limits(transitions=30), LAMBDAS) == []
+
+
+def test_one_way_is_not_enough() -> None:
+    labels = np.zeros((100, 3), dtype=int)
+    labels[:2, 1] = 1
+    slow = follow_states("torsion", labels, wandering_states(100, 3), 3)
+    (reason,) = judge_slow_states([slow], Limits(), LAMBDAS)
+    assert "changed its state once in all 3 replicas, at least 2 transitions" in reason
 
 
 def test_the_top_of_a_barrier_belongs_to_the_state_that_was_left() -> None:

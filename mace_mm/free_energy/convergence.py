@@ -4,9 +4,7 @@ import math
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-
-from mace_mm.free_energy.estimator import Estimate, WindowAnalysis
+from mace_mm.free_energy.estimator import Estimate, WindowAnalysis, kt_kj_mol
 from mace_mm.free_energy.settings import Limits
 from mace_mm.free_energy.work import SwitchAnalysis
 
@@ -49,15 +47,9 @@ def judge_windows(analysis: WindowAnalysis, limits: Limits) -> Verdict:
                 f"windows λ = {lambdas[state]:.3g} and {lambdas[state + 1]:.3g} overlap by "
                 f"{shared:.3f}, at least {limits.overlap} is needed: add windows between them"
             )
-    for state, count in enumerate(analysis.thinned.counts):
-        if count < limits.independent_samples:
-            reasons.append(
-                f"window λ = {lambdas[state]:.3g} holds {count} independent samples (statistical "
-                f"inefficiency {analysis.inefficiencies[state]:.1f}), at least "
-                f"{limits.independent_samples} are needed: run longer"
-            )
-    middle = int(np.argmin(np.abs(analysis.fractions - 0.5)))
-    reasons += _drift(analysis.forward[middle], analysis.backward[middle], limits)
+    reasons += _few_samples(analysis, limits)
+    reasons += _equilibration(analysis) + _mixing(analysis)
+    reasons += _drift(*analysis.halves, limits)
     methods = {"MBAR": analysis.mbar, "BAR": analysis.bar}
     if analysis.ti is not None:
         methods["TI"] = analysis.ti
@@ -84,12 +76,65 @@ def judge_switches(analysis: SwitchAnalysis, limits: Limits) -> Verdict:
                 f"{count} independent {name} switches, at least "
                 f"{limits.independent_samples} are needed: switch more often"
             )
-    if len(analysis.halves) == 2:
-        reasons += _drift(analysis.halves[0], analysis.halves[1], limits)
+    reasons += _drift(*analysis.halves, limits)
     if analysis.gaussian:
         reasons += _disagreements({"BAR": analysis.bar, "Crooks": analysis.crooks}, limits)
     reasons += _large_error(analysis.bar, limits)
     return _verdict(reasons)
+
+
+def _few_samples(analysis: WindowAnalysis, limits: Limits) -> list[str]:
+    lambdas = analysis.samples.schedule.coordinates
+    reasons, all_alike = [], []
+    for state, count in enumerate(analysis.independent):
+        if count >= limits.independent_samples:
+            continue
+        if analysis.inefficiencies[state] > analysis.inefficiency:
+            reasons.append(
+                f"window λ = {lambdas[state]:.3g} holds {count} independent samples (statistical "
+                f"inefficiency {analysis.inefficiencies[state]:.1f}), at least "
+                f"{limits.independent_samples} are needed: run longer"
+            )
+        else:
+            all_alike.append(count)
+    if all_alike:
+        reasons.append(
+            f"{_windows(len(all_alike), len(lambdas))} {min(all_alike)} independent samples "
+            f"(statistical inefficiency {analysis.inefficiency:.1f}, followed along replicas), at "
+            f"least {limits.independent_samples} are needed: run longer"
+        )
+    return reasons
+
+
+def _windows(count: int, total: int) -> str:
+    if count == total:
+        return "every window holds"
+    return f"{count} of {total} windows hold as few as"
+
+
+def _equilibration(analysis: WindowAnalysis) -> list[str]:
+    if analysis.equilibrated:
+        return []
+    return [
+        f"the first {analysis.left_out} iterations, half of the run, still equilibrate, and what "
+        "is left may, too: run longer"
+    ]
+
+
+def _mixing(analysis: WindowAnalysis) -> list[str]:
+    """Replicas of an exchange run that disagree by more than their own fluctuations explain."""
+    variance = analysis.variance_kt2
+    if variance.mixed or variance.between_replicas is None or variance.inside_replicas is None:
+        return []
+    # One replica alone would scatter by the error of all of them times the root of their number.
+    scale = kt_kj_mol(analysis.samples.temperature_k) * math.sqrt(variance.n_replicas)
+    found = scale * math.sqrt(variance.between_replicas)
+    expected = scale * math.sqrt(variance.inside_replicas)
+    return [
+        f"the replicas have not mixed: single ones would give free energies that differ by "
+        f"{found:.2f} kJ/mol (standard deviation), their own fluctuations explain {expected:.2f}: "
+        "they are in different conformers or places, run longer"
+    ]
 
 
 def judge_methods(estimates: dict[str, Estimate], limits: Limits) -> Verdict:

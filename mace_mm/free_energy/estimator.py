@@ -5,24 +5,22 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from alchemlyb.estimators import MBAR
 from openmm import unit
-from pymbar import bar
-from pymbar.utils import BoundsError, ConvergenceError, ParameterError
 from scipy.interpolate import CubicSpline
-from scipy.special import expit
 
 from mace_mm.errors import DataError
-from mace_mm.free_energy.samples import Samples, decorrelate
+from mace_mm.free_energy.bennett import solve_mbar, sum_of_bar
+from mace_mm.free_energy.correlation import SumVariance, variance_of_sum
+from mace_mm.free_energy.equilibration import LARGEST_SHARE, equilibrated_from
+from mace_mm.free_energy.samples import Samples, window_inefficiencies
 from mace_mm.units import KCAL_MOL_TO_KJ_MOL
 
 logger = logging.getLogger(__name__)
 
 _GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
-_MBAR_ITERATIONS = 1000
-LARGEST_GAP_KT = 10.0
-# Below this spread of energy differences their mean is exact, and solvers lose their digits.
-NO_SPREAD_KT = 0.05
+
+# An estimate needs this many samples of every window for each point of its convergence plot.
+_SAMPLES_PER_PART = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,21 +64,31 @@ class WindowAnalysis:
     """What the windows of one leg say.
 
     Attributes:
-        samples: all samples after equilibration.
-        thinned: the independent ones, which the estimators used.
-        inefficiencies: (n_states,) statistical inefficiency of each window.
+        samples: all samples of the equilibrated part, which the estimators used.
+        left_out: iterations that were left out before it, beyond those the settings leave out.
+        equilibrated: False where the first half of the run is left out and more might have to be.
+        variance_kt2: variance of the MBAR estimate, kT², from every side.
+        inefficiency: of the MBAR estimate; how many samples count as one. Not below that of the
+            whole run: what was left out may have been the only sign of a slow process.
+        inefficiencies: (n_states,) of each window, at least that of the estimate.
         mbar, bar: free energy of the last state relative to the first.
         ti: the same by thermodynamic integration, None where dU/dλ is not known.
         profile_kj_mol, profile_errors_kj_mol: (n_states,) MBAR along the path.
         overlap: (n_states, n_states) MBAR overlap matrix, rows sum to 1.
-        effective: (n_states,) MBAR's effective number of samples in each state.
+        effective: (n_states,) MBAR's effective number of independent samples in each state.
         forward, backward: estimates from growing parts of the run, taken from its beginning and
             from its end; the last of each uses everything.
         fractions: (n_parts,) the parts.
+        halves: of the first and the second half. Their errors are of their own fluctuations, while
+            those of ``forward`` and ``backward`` know the whole run: a drift must not excuse
+            itself.
     """
 
     samples: Samples
-    thinned: Samples
+    left_out: int
+    equilibrated: bool
+    variance_kt2: SumVariance
+    inefficiency: float
     inefficiencies: np.ndarray
     mbar: Estimate
     bar: Estimate
@@ -92,6 +100,15 @@ class WindowAnalysis:
     forward: tuple[Estimate, ...]
     backward: tuple[Estimate, ...]
     fractions: np.ndarray
+    halves: tuple[Estimate, Estimate]
+
+    @property
+    def independent(self) -> tuple[int, ...]:
+        """(n_states,) independent samples of each window."""
+        return tuple(
+            int(count / factor)
+            for count, factor in zip(self.samples.counts, self.inefficiencies, strict=True)
+        )
 
 
 def kt_kj_mol(temperature_k: float) -> float:
@@ -99,169 +116,101 @@ def kt_kj_mol(temperature_k: float) -> float:
     return float(_GAS_CONSTANT * temperature_k)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MBARSolution:
-    """Solved MBAR equations.
+def estimate_mbar(samples: Samples, least: float = 1.0) -> Estimate:
+    """MBAR between the end states.
 
-    Attributes:
-        profile_kt, errors_kt: (n_states,) free energies relative to the first state.
-        overlap: (n_states, n_states), rows sum to 1.
-        effective: (n_states,) effective number of samples in each state.
+    Args:
+        samples: of all states.
+        least: inefficiency known from a longer run, which the error does not go below.
     """
-
-    profile_kt: np.ndarray
-    errors_kt: np.ndarray
-    overlap: np.ndarray
-    effective: np.ndarray
+    solution = solve_mbar(samples)
+    return _estimate(solution.profile_kt[-1], solution.influences_kt[:, -1], samples, least)
 
 
-def solve_mbar(thinned: Samples) -> MBARSolution:
-    """MBAR (Shirts and Chodera, J. Chem. Phys. 129, 124105, 2008) over independent samples.
-
-    Raises:
-        DataError: neighbors share no configurations, or the equations cannot be solved.
-    """
-    _check_gaps(thinned)
-    steps = [_solve_bar(*neighbor_work(thinned, k)) for k in range(thinned.schedule.n_states - 1)]
-    # The solver's tolerances are relative: free energies of order one suit it, those of 1e-12 kT
-    # (nothing changes) or 1e3 kT (other zeros of energy) do not.
-    wanted = np.arange(len(steps) + 1, dtype=np.float64)
-    shifts = wanted - np.concatenate([[0.0], np.cumsum(steps)])
-    frame = thinned.frame()
-    try:
-        fit = MBAR(maximum_iterations=_MBAR_ITERATIONS, initial_f_k=wanted).fit(frame + shifts)
-    except (ConvergenceError, ParameterError, np.linalg.LinAlgError) as error:
-        raise DataError(
-            f"MBAR found no solution, windows overlap too little or hold too few samples "
-            f"(independent samples {list(thinned.counts)}): {error}"
-        ) from error
-    return MBARSolution(
-        profile_kt=fit.delta_f_.iloc[0].to_numpy() - (shifts - shifts[0]),
-        errors_kt=fit.d_delta_f_.iloc[0].to_numpy(),
-        overlap=np.asarray(fit.overlap_matrix),
-        effective=np.asarray(fit._mbar.compute_effective_sample_number()),
-    )
-
-
-def estimate_mbar(samples: Samples) -> Estimate:
-    """MBAR between the end states, after thinning to independent samples."""
-    thinned, _ = decorrelate(samples)
-    solution = solve_mbar(thinned)
-    return _estimate(solution.profile_kt[-1], solution.errors_kt[-1], samples)
-
-
-def estimate_bar(thinned: Samples) -> Estimate:
-    """Sum of BAR between neighbors (Bennett, J. Comput. Phys. 22, 245, 1976).
-
-    Both pairs of a window use its samples, so that neighboring differences are correlated: the
-    error is that of the sum, from the first-order influence of every sample on it.
+def estimate_bar(samples: Samples, least: float = 1.0) -> Estimate:
+    """Sum of BAR between neighbors; ``least`` as for :func:`estimate_mbar`.
 
     Raises:
         DataError: the equations cannot be solved.
     """
-    _check_gaps(thinned)
-    total = 0.0
-    influence = [np.zeros(count) for count in thinned.counts]
-    for state in range(thinned.schedule.n_states - 1):
-        forward, reverse = neighbor_work(thinned, state)
-        difference = _solve_bar(forward, reverse)
-        # Fermi functions of Bennett's condition: their sums over both windows are equal.
-        shift = math.log(len(forward) / len(reverse))
-        fermi_f = expit(difference - forward - shift)
-        fermi_r = expit(-difference - reverse + shift)
-        slope = (fermi_f * (1.0 - fermi_f)).sum() + (fermi_r * (1.0 - fermi_r)).sum()
-        influence[state] -= (fermi_f - fermi_f.mean()) / slope
-        influence[state + 1] += (fermi_r - fermi_r.mean()) / slope
-        total += difference
-    variance = sum(float(values @ values) for values in influence)
-    return _estimate(total, math.sqrt(variance), thinned)
+    value, influences = sum_of_bar(samples)
+    return _estimate(value, influences, samples, least)
 
 
-def _solve_bar(forward: np.ndarray, reverse: np.ndarray) -> float:
-    start = 0.5 * float(forward.mean() - reverse.mean())
-    if max(np.ptp(forward), np.ptp(reverse)) <= NO_SPREAD_KT:
-        return start
-    try:
-        return float(bar(forward, reverse, DeltaF=start, compute_uncertainty=False)["Delta_f"])
-    except (ConvergenceError, ParameterError, BoundsError) as error:
-        raise DataError(f"BAR found no solution: {error}") from error
-
-
-def estimate_ti(thinned: Samples) -> Estimate:
+def estimate_ti(samples: Samples, least: float = 1.0) -> Estimate:
     """Thermodynamic integration of the mean dU/dλ along a cubic spline through the windows.
 
-    The error is statistical; it says nothing about windows that stand too far apart.
+    The error is statistical; it says nothing about windows that stand too far apart. ``least`` as
+    for :func:`estimate_mbar`.
     """
-    lambdas = np.array(thinned.schedule.coordinates)
-    series = [thinned.derivative(state) for state in range(len(lambdas))]
-    means = np.array([values.mean() for values in series])
-    variances = np.array([values.var(ddof=1) / len(values) for values in series])
+    lambdas = np.array(samples.schedule.coordinates)
+    series = [samples.derivative(state) for state in range(len(lambdas))]
     weights = _spline_weights(lambdas)
-    return _estimate(weights @ means, math.sqrt(weights**2 @ variances), thinned)
+    value = weights @ np.array([values.mean() for values in series])
+    influences = [
+        weight * (values - values.mean()) / len(values)
+        for weight, values in zip(weights, series, strict=True)
+    ]
+    return _estimate(value, np.concatenate(influences), samples, least)
 
 
 def analyze_windows(samples: Samples, n_parts: int = 10) -> WindowAnalysis:
     """Estimate, and look at everything that tells whether the estimate can be trusted.
 
+    The equilibrated part of the samples is found first; all of it is used, and the errors count
+    how it is correlated.
+
     Raises:
         DataError: too few samples, or equations without a solution.
     """
-    if min(samples.counts) < 2 * n_parts:
+    wanted = _SAMPLES_PER_PART * n_parts
+    if min(samples.counts) < wanted:
         raise DataError(
-            f"at least {2 * n_parts} samples of every window are needed, got {list(samples.counts)}"
+            f"at least {wanted} samples of every window are needed, got {list(samples.counts)}"
         )
-    thinned, factors = decorrelate(samples)
-    if min(thinned.counts) < 2:
-        raise DataError(
-            f"a window holds fewer than two independent samples {list(thinned.counts)}: run longer"
-        )
-    solution = solve_mbar(thinned)
+    solution = solve_mbar(samples)
+    least = variance_of_sum(solution.influences_kt[:, -1], samples.paths).inefficiency
+    first, last = int(samples.paths.times.min()), int(samples.paths.times.max()) + 1
+    start = equilibrated_from(solution.influences_kt[:, -1], samples.paths)
+    kept = samples.after(start)
+    if start > first and min(kept.counts) >= wanted:
+        samples, solution = kept, solve_mbar(kept)
+    else:
+        start = first
     kt = kt_kj_mol(samples.temperature_k)
+    variances = [variance_of_sum(column, samples.paths) for column in solution.influences_kt.T]
+    least = max(least, variances[-1].inefficiency)
+    mbar = _estimate(solution.profile_kt[-1], solution.influences_kt[:, -1], samples, least)
     fractions = np.arange(1, n_parts + 1) / n_parts
+    forward = [samples.part(0.0, float(end)) for end in fractions[:-1]]
+    backward = [samples.part(1.0 - float(end), 1.0) for end in fractions[:-1]]
     return WindowAnalysis(
         samples=samples,
-        thinned=thinned,
-        inefficiencies=factors,
-        mbar=_estimate(solution.profile_kt[-1], solution.errors_kt[-1], samples),
-        bar=estimate_bar(thinned),
-        ti=estimate_ti(thinned) if samples.schedule.linear else None,
+        left_out=start - first,
+        equilibrated=start - first < int(LARGEST_SHARE * (last - first)),
+        variance_kt2=variances[-1],
+        inefficiency=least,
+        inefficiencies=np.maximum(window_inefficiencies(samples), least),
+        mbar=mbar,
+        bar=estimate_bar(samples, least),
+        ti=estimate_ti(samples, least) if samples.schedule.linear else None,
         profile_kj_mol=kt * solution.profile_kt,
-        profile_errors_kj_mol=kt * solution.errors_kt,
+        profile_errors_kj_mol=kt * np.sqrt([variance.at_least(least) for variance in variances]),
         overlap=solution.overlap,
-        effective=solution.effective,
-        forward=tuple(estimate_mbar(samples.part(0.0, float(end))) for end in fractions),
-        backward=tuple(estimate_mbar(samples.part(1.0 - float(end), 1.0)) for end in fractions),
+        effective=solution.effective / least,
+        forward=(*(estimate_mbar(part, least) for part in forward), mbar),
+        backward=(*(estimate_mbar(part, least) for part in backward), mbar),
         fractions=fractions,
+        halves=(estimate_mbar(samples.part(0.0, 0.5)), estimate_mbar(samples.part(0.5, 1.0))),
     )
 
 
-def _check_gaps(thinned: Samples) -> None:
-    """Refuse neighbors without any overlap: solvers then search for hours and find nothing."""
-    for state in range(thinned.schedule.n_states - 1):
-        gap = work_gap(*neighbor_work(thinned, state))
-        if gap > LARGEST_GAP_KT:
-            lambdas = thinned.schedule.coordinates
-            raise DataError(
-                f"windows λ = {lambdas[state]:.3g} and {lambdas[state + 1]:.3g} do not overlap: "
-                f"their energy differences are {gap:.0f} kT apart, at most {LARGEST_GAP_KT:g} can "
-                "be bridged: add windows between them"
-            )
-
-
-def neighbor_work(samples: Samples, state: int) -> tuple[np.ndarray, np.ndarray]:
-    """Energy changes, kT, of a state's samples to the next state and of the next one's back."""
-    left, right = samples.reduced[state], samples.reduced[state + 1]
-    return left[:, state + 1] - left[:, state], right[:, state] - right[:, state + 1]
-
-
-def work_gap(forward_kt: np.ndarray, reverse_kt: np.ndarray) -> float:
-    """How far the smallest forward work lies above the largest negative reverse work, kT."""
-    return float(forward_kt.min() - (-reverse_kt).max())
-
-
-def _estimate(value_kt: float, error_kt: float, samples: Samples) -> Estimate:
+def _estimate(
+    value_kt: float, influences_kt: np.ndarray, samples: Samples, least: float = 1.0
+) -> Estimate:
+    error = math.sqrt(variance_of_sum(influences_kt, samples.paths).at_least(least))
     kt = kt_kj_mol(samples.temperature_k)
-    return Estimate(value_kj_mol=float(kt * value_kt), error_kj_mol=float(kt * error_kt))
+    return Estimate(value_kj_mol=float(kt * value_kt), error_kj_mol=float(kt * error))
 
 
 def _spline_weights(lambdas: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mace_mm.free_energy.estimator import Estimate, WindowAnalysis, kt_kj_mol
 from mace_mm.free_energy.run_leg import LegResult
+from mace_mm.free_energy.samples import neighbor_changes
 from mace_mm.free_energy.work import SwitchAnalysis
 from mace_mm.units import KCAL_MOL_TO_KJ_MOL
 
@@ -91,23 +92,35 @@ def draw_convergence(axes: Axes, windows: WindowAnalysis) -> None:
 
 
 def draw_series(axes: Axes, windows: WindowAnalysis) -> None:
-    """Energy difference to the neighboring window against time, less its mean."""
-    lambdas = windows.samples.schedule.coordinates
-    n_states = len(lambdas)
-    for state, block in enumerate(windows.samples.reduced):
-        neighbor = state + 1 if state + 1 < n_states else state - 1
-        series = block[:, neighbor] - block[:, state]
-        place = state / max(1, n_states - 1)
-        axes.plot(
-            series - series.mean(),
-            linewidth=0.7,
-            color=(place, 0.35, 0.75 - 0.5 * place),
-            label=f"λ = {lambdas[state]:.3g}, g = {windows.inefficiencies[state]:.1f}",
-        )
+    """Change of energy to the next window, less its mean in each, against time.
+
+    With exchange along replicas: one that stays in its conformer stays on its level.
+    """
+    samples = windows.samples
+    changes = neighbor_changes(samples)
+    if samples.paths.exchanged:
+        pooled = np.concatenate(changes)
+        lines = samples.paths.split(pooled, samples.paths.replicas)
+        times = samples.paths.split(samples.paths.times, samples.paths.replicas)
+        labels = [f"replica {number}" for number in range(len(lines))]
+        axes.set_title(f"Along replicas, g = {windows.inefficiency:.1f}")
+    else:
+        lines = changes
+        times = samples.paths.split(samples.paths.times, samples.paths.states)
+        labels = [
+            f"λ = {value:.3g}, g = {factor:.1f}"
+            for value, factor in zip(
+                samples.schedule.coordinates, windows.inefficiencies, strict=True
+            )
+        ]
+        axes.set_title("Time series")
+    for number, (line, time, label) in enumerate(zip(lines, times, labels, strict=True)):
+        place = number / max(1, len(lines) - 1)
+        color = (place, 0.35, 0.75 - 0.5 * place)
+        axes.plot(time, line, linewidth=0.7, color=color, label=label)
     axes.set_xlabel("iteration")
-    axes.set_ylabel("Δu to the neighbor − its mean, kT")
-    axes.set_title("Time series")
-    if n_states <= 8:
+    axes.set_ylabel("Δu to the next window − its mean, kT")
+    if len(lines) <= 8:
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 

@@ -130,13 +130,16 @@ def _samples(leg: LegResult) -> str:
     if leg.windows is not None:
         parts.append(
             f"{len(leg.windows.samples.counts)} windows, {sum(leg.windows.samples.counts)} "
-            f"samples, {sum(leg.windows.thinned.counts)} independent; MBAR's effective samples "
-            f"in the end states {leg.windows.effective[0]:.0f} and {leg.windows.effective[-1]:.0f}"
+            f"samples, {sum(leg.windows.independent)} independent; MBAR's effective independent "
+            f"samples in the end states {leg.windows.effective[0]:.0f} and "
+            f"{leg.windows.effective[-1]:.0f}{_left_out(leg.windows.left_out, 'iterations')}"
         )
     if leg.switches is not None:
         parts.append(
             f"{len(leg.switches.forward_kt)} forward and {len(leg.switches.reverse_kt)} reverse "
-            f"switches, mean dissipation {leg.switches.dissipation_kj_mol:.2f} kJ/mol"
+            f"switches, {leg.switches.effective_forward} and {leg.switches.effective_reverse} "
+            f"independent{_left_out(leg.switches.left_out, 'switches of each direction')}; mean "
+            f"dissipation {leg.switches.dissipation_kj_mol:.2f} kJ/mol"
             + (
                 ""
                 if leg.switches.gaussian
@@ -144,3 +147,8 @@ def _samples(leg: LegResult) -> str:
             )
         )
     return f"<p>{html.escape('. '.join(parts))}.</p>"
+
+
+def _left_out(count: int, what: str) -> str:
+    """What the detection of equilibration took away, said where it took something."""
+    return f" (the first {count} {what} more were left out)" if count else ""

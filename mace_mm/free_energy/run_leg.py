@@ -105,7 +105,8 @@ class LegResult:
             content["windows"] = {
                 "lambdas": list(self.windows.samples.schedule.coordinates),
                 "samples": list(self.windows.samples.counts),
-                "independent_samples": list(self.windows.thinned.counts),
+                "independent_samples": list(self.windows.independent),
+                "left_out": self.windows.left_out,
                 "overlap": self.windows.overlap.round(4).tolist(),
                 "profile_kj_mol": self.windows.profile_kj_mol.round(4).tolist(),
             }
@@ -113,6 +114,11 @@ class LegResult:
             content["switching"] = {
                 "forward_kt": self.switches.forward_kt.round(4).tolist(),
                 "reverse_kt": self.switches.reverse_kt.round(4).tolist(),
+                "left_out": self.switches.left_out,
+                "independent_switches": [
+                    self.switches.effective_forward,
+                    self.switches.effective_reverse,
+                ],
                 "overlap": round(self.switches.overlap, 4),
                 "dissipation_kj_mol": round(self.switches.dissipation_kj_mol, 4),
             }

@@ -81,6 +81,6 @@ class Limits(Settings):
     transitions: int = Field(
         default=10,
         ge=1,
-        description="of every slow coordinate: over all replicas of an exchange "
-        "run, in every window without exchange",
+        description="of every slow coordinate between states of even weight: over all replicas of "
+        "an exchange run, in every window without exchange",
     )

@@ -5,6 +5,7 @@ of a ring, the handedness of a center. Exchange moves replicas through the λ wi
 window sees both conformers while no molecule has ever changed: only the path of a replica tells.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ class SlowStates:
         visited: the states seen, sorted.
         occupancy: (n_states, n_visited) share of each of them in each λ window; NaN where a
             window has no samples.
+        shares: (n_replicas, n_visited) share of each of them along each replica.
         transitions: (n_replicas,) changes of state along each replica.
         returns: (n_replicas,) visits to a state that the replica had left before.
         exchanged: whether replicas changed their windows.
@@ -33,6 +35,7 @@ class SlowStates:
     name: str
     visited: tuple[int, ...]
     occupancy: np.ndarray
+    shares: np.ndarray
     transitions: np.ndarray
     returns: np.ndarray
     exchanged: bool
@@ -110,6 +113,7 @@ def follow_states(name: str, labels: np.ndarray, states: np.ndarray, n_states: i
         name=name,
         visited=tuple(int(label) for label in visited),
         occupancy=occupancy,
+        shares=(labels[:, :, None] == visited).mean(axis=0),
         transitions=transitions,
         returns=transitions - (seen - 1),
         exchanged=bool((states != states[0]).any()),
@@ -135,18 +139,23 @@ def judge_slow_states(
 
     With exchange the replicas share their conformers and transitions count over all of them;
     without, every window must have its own.
+
+    Args:
+        followed: coordinates of one run.
+        limits: how many transitions are enough.
+        lambdas: (n_replicas,) of the windows of a run without exchange.
     """
     reasons = []
     for slow in followed:
         if slow.n_transitions == 0:
             reasons.append(_unmoved(slow))
         elif slow.exchanged:
-            reasons += _few(slow, slow.n_transitions, limits, f"all {slow.n_replicas} replicas")
+            where = f"all {slow.n_replicas} replicas"
+            reasons += _few(slow, slow.n_transitions, slow.shares.mean(axis=0), limits, where)
         else:
-            # Without exchange replicas are windows, in the order of the schedule.
-            for replica in np.flatnonzero(slow.transitions < limits.transitions):
-                count = int(slow.transitions[replica])
-                reasons += _few(slow, count, limits, f"the window λ = {lambdas[replica]:.3g}")
+            for replica, count in enumerate(slow.transitions):
+                where = f"the window λ = {lambdas[replica]:.3g}"
+                reasons += _few(slow, int(count), slow.shares[replica], limits, where)
     return reasons
 
 
@@ -164,11 +173,15 @@ def _unmoved(slow: SlowStates) -> str:
     )
 
 
-def _few(slow: SlowStates, count: int, limits: Limits, where: str) -> list[str]:
-    if count >= limits.transitions:
+def _few(slow: SlowStates, count: int, shares: np.ndarray, limits: Limits, where: str) -> list[str]:
+    # A share m that n transitions measure has the error 2 m / sqrt(n): a rare state, which matters
+    # less, needs fewer than one of even weight. There and back is the least.
+    rare = min(1.0, 2.0 * (1.0 - float(shares.max())))
+    needed = max(min(2, limits.transitions), math.ceil(limits.transitions * rare**2))
+    if count >= needed:
         return []
     times = "once" if count == 1 else f"{count} times"
     return [
-        f"{slow.name} changed its state {times} in {where}, at least {limits.transitions} "
-        "transitions are needed to know the states' weights: run longer"
+        f"{slow.name} changed its state {times} in {where}, at least {needed} transitions are "
+        "needed to know the states' weights: run longer"
     ]
