@@ -1,10 +1,16 @@
 """PySCF labels: core potentials, functionals and what is stored with a label."""
 
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 
+from mace_mm.errors import ConfigError
+from mace_mm.generation.generate import generate
 from mace_mm.generation.label_settings import LabelSettings
 from mace_mm.generation.labelling import LabelError, label_frames
+from mace_mm.generation.protocol import Protocol
 from mace_mm.units import HARTREE_TO_EV
 
 pytest.importorskip("pyscf")
@@ -96,3 +102,61 @@ def test_fast_labels_are_those_of_pyscf(
     assert fast.dipoles is not None and exact.dipoles is not None
     np.testing.assert_allclose(fast.dipoles, exact.dipoles, atol=1e-3)
     assert fast.seconds is not None and fast.seconds[0] > 0.0
+
+
+def test_atoms_on_top_of_each_other_cost_one_line() -> None:
+    """The functions of two hydrogens 0.001 Å apart are linearly dependent."""
+    positions = BENT.copy()
+    positions[0, 2] = positions[0, 1] + [0.0, 0.0, 1e-3]
+    frames = np.concatenate([positions, BENT])
+    for options in ({"fast": True, "grid_level": 0}, {"density_fit": True, "grid_level": 0}):
+        labels = label_frames(_settings("pbe", "def2-tzvpd", **options), WATER, frames, 0)
+        assert 1 not in labels.failures and np.isfinite(labels.energies[1])
+        if 0 in labels.failures:
+            assert "\n" not in labels.failures[0] and np.isnan(labels.energies[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("wb97x-d4", {}, "wB97X-V with D4"),
+        ("b97-d3bj", {}, "B97-D"),
+        ("pbe", {"functional": "pbe0"}, "takes pbe for pbe"),
+        ("pbe-d3", {}, "dispersion corrections d3bj"),
+        ("wb97m-v", {"fast": True}, "semilocal functionals"),
+        ("hf", {"fast": True}, "semilocal functionals"),
+        ("pbe", {"fast": True, "conv_tol": 1e-9}, "conv_tol"),
+        ("pbe", {"fast": True, "density_fit": False}, "density_fit: false"),
+    ],
+)
+def test_names_and_options_that_mean_something_else_are_refused(
+    method: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        label_frames(_settings(method, **options), WATER, BENT, 0)
+
+
+def test_the_evaluated_functional_is_stored_and_printed(tmp_path: Path) -> None:
+    pytest.importorskip("pyscf.dispersion")
+    name = "wb97x + d4:wb97x-2008"
+    protocol = Protocol.model_validate(
+        {
+            "name": "water",
+            "molecules": {"sources": [{"kind": "smiles", "smiles": {"water": "O"}}]},
+            "conformers": {"count": 1},
+            "sampling": {"duration_ps": 0.02, "frames_per_conformer": 2},
+            "selection": {"count": 2},
+            "cold": {"count": 0},
+            "labels": [_settings("wb97x-d4", "sto-3g", functional=name, grid_level=0).model_dump()],
+        }
+    )
+    report = generate(protocol, tmp_path)
+    assert f"functional: {name}" in report.as_text()
+    with h5py.File(tmp_path / "water-d.h5") as file:
+        group = file["water"]
+        assert group.attrs["functional"] == name
+        assert group.attrs["grid"] == "PySCF level 0"
+        assert group.attrs["core_potentials"] == "none"
+        debye = 2.5417 * np.linalg.norm(group["scf_dipole"][()], axis=1)
+        assert ((debye > 1.2) & (debye < 2.4)).all()
+        assert (group["label_seconds"][()] > 0.0).all()

@@ -24,6 +24,7 @@ class _Tally:
     n_frames: int = 0
     n_failed: int = 0
     set_aside: dict[str, int] = field(default_factory=dict)
+    evaluated: set[str] = field(default_factory=set)
 
 
 def assemble(workplace: Workplace, labelled: list[Keyed], settings: LabelSettings) -> Path:
@@ -63,6 +64,7 @@ def assemble(workplace: Workplace, labelled: list[Keyed], settings: LabelSetting
         beside.unlink(missing_ok=True)
     workplace.report.datasets[settings.name] = {
         "file": path.name,
+        **({"functional": ", ".join(sorted(tally.evaluated))} if tally.evaluated else {}),
         "molecules": n_molecules,
         "frames": tally.n_frames,
         "frames whose label failed": tally.n_failed,
@@ -97,6 +99,8 @@ def _groups(
             above |= mask
         chosen = np.flatnonzero(good & (above if set_aside else ~above))
         tally.n_frames += len(chosen)
+        if "functional" in labels.facts["provenance"]:
+            tally.evaluated.add(labels.facts["provenance"]["functional"])
         tally.n_failed += int((~good).sum())
         if len(chosen):
             yield _conformer_set(entry, frames, labels, chosen)

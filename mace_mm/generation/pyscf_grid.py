@@ -13,6 +13,8 @@ import numpy as np
 _POINTS = 2048
 # Weights below this are the tails of the partition of space.
 _LEAST_WEIGHT = 1e-14
+# Functions smaller than this at a point are not evaluated there.
+_LEAST_VALUE = 1e-10
 # Where the second derivative of each pair of axes is among the ten components of PySCF.
 _SECOND = {(1, 1): 4, (1, 2): 5, (1, 3): 6, (2, 2): 7, (2, 3): 8, (3, 3): 9}
 
@@ -63,7 +65,8 @@ class DensityGrid:
     def _evaluated(self, order: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(self._weights), _POINTS):
             points = self._points[start : start + _POINTS]
-            values = self._molecule.eval_gto(f"GTOval_sph_deriv{order}", points)
+            name = f"GTOval_sph_deriv{order}"
+            values = self._molecule.eval_gto(name, points, cutoff=_LEAST_VALUE)
             values = values.transpose(0, 2, 1).astype(np.float32)
             yield values, self._weights[start : start + _POINTS]
 
