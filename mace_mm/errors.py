@@ -21,6 +21,10 @@ class GeometryError(InputError):
     """Positions or a cell that are not physical: NaN, coincident atoms, a singular cell."""
 
 
+class ChargeError(InputError, ConfigError):
+    """A charge that the model was not trained for, or statements about it that disagree."""
+
+
 class DataError(MaceMMError, ValueError):
     """A data file or a labelled frame that is damaged, incomplete or in the wrong unit."""
 

@@ -189,6 +189,20 @@ def tyk2(
     return pdb.topology, system, positions, list(range(n_protein, system.getNumParticles()))
 
 
+def side_of(topology, atoms, bond):
+    """The atoms of a molecule on the first atom's side of a bond."""
+    neighbors = {i: set() for i in atoms}
+    for b in topology.bonds():
+        if b.atom1.index in neighbors:
+            neighbors[b.atom1.index].add(b.atom2.index)
+            neighbors[b.atom2.index].add(b.atom1.index)
+    found, front = {bond[0]}, {bond[0]}
+    while front:
+        front = {j for i in front for j in neighbors[i] if (i, j) != bond} - found
+        found |= front
+    return sorted(found)
+
+
 def topology_of_part(topology: app.Topology, atoms: list[int]) -> app.Topology:
     """The topology of some atoms, which must be in ascending order."""
     chosen = set(atoms)

@@ -58,7 +58,9 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for seed, method in enumerate(("GFN2-xTB", "GFN1-xTB")):
         torch.manual_seed(seed)
         config = MACEConfig(atomic_numbers=(1, 8), r_max=4.0, channels=4, l_max=2, correlation=(2,))
-        metadata = ArchiveMetadata(name="m", level_of_theory=f"random minus {method}")
+        metadata = ArchiveMetadata(
+            name="m", level_of_theory=f"random minus {method}", total_charges=(-1, 0)
+        )
         paths.append(folder / f"{method}.pt")
         potential = Potential(MACE(config), torch.tensor([-13.6, -2041.8]))
         save_archive(paths[-1], make_archive(potential, metadata))

@@ -14,6 +14,7 @@ from mixed_systems import (
     context_of,
     evaluate,
     read,
+    side_of,
     solvated,
     topology_of_part,
 )
@@ -26,20 +27,6 @@ from mace_mm.simulation.ml_mm_boundary import with_link_atoms
 
 pytestmark = pytest.mark.plain
 DOUBLE = {"precision": "double"}
-
-
-def side_of(topology, atoms, bond):
-    """The atoms of a molecule on the first atom's side of a bond."""
-    neighbors = {i: set() for i in atoms}
-    for b in topology.bonds():
-        if b.atom1.index in neighbors:
-            neighbors[b.atom1.index].add(b.atom2.index)
-            neighbors[b.atom2.index].add(b.atom1.index)
-    found, front = {bond[0]}, {bond[0]}
-    while front:
-        front = {j for i in front for j in neighbors[i] if (i, j) != bond} - found
-        found |= front
-    return sorted(found)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,15 @@ given = arguments.parse_args()
 check_dependencies()
 files = InputFiles(freesolv=given.freesolv, molecule=given.molecule)
 mm = place_in_environment(files, "water", Solvent(edge_nm=given.edge, cutoff_nm=0.45 * given.edge))
-leg = direct_leg(given.molecule, mm.topology, mm.positions_nm, mm.box_nm, mm.ligand, Conditions())
+leg = direct_leg(
+    given.molecule,
+    mm.topology,
+    mm.positions_nm,
+    mm.box_nm,
+    mm.ligand,
+    Conditions(),
+    force_field=mm.system,
+)
 protocol = Protocol(
     windows=Windows(iterations=given.iterations, equilibration=20, steps=given.steps),
     switching=None,

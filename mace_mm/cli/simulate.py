@@ -58,6 +58,9 @@ def simulate(
     uncertainty: Path | None = typer.Option(
         None, help="A file of `mace-mm uncertainty` for --model; bundled models have theirs."
     ),
+    allow_unknown_charge: bool = typer.Option(
+        False, "--allow-unknown-charge", help="For research: charges the model was not trained for."
+    ),
     resume: bool = typer.Option(False, "--resume", help="Continue the run in the folder."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Remove a former run first."),
 ) -> None:
@@ -68,7 +71,6 @@ def simulate(
     """
     from mace_mm.errors import ConfigError
     from mace_mm.simulation.ligand import load_ligand
-    from mace_mm.simulation.report import RUN_FILES
     from mace_mm.simulation.run_settings import RunSettings
     from mace_mm.simulation.simulate import ModelChoice
     from mace_mm.simulation.watch_settings import WatchSettings
@@ -89,14 +91,25 @@ def simulate(
     )
     watching = WatchSettings(watch=watch, force_error_interval=force_error_every)
     choice = ModelChoice(
-        path=model, precision=precision, backend=backend, device=device, uncertainty=uncertainty
+        path=model,
+        precision=precision,
+        backend=backend,
+        device=device,
+        uncertainty=uncertainty,
+        allow_unknown_charge=allow_unknown_charge,
     )
     loaded = load_ligand(ligand, name)
     _set_threads(threads, loaded.n_atoms)
     if overwrite:
-        for name in RUN_FILES:
-            (output / name).unlink(missing_ok=True)
+        _remove_former(output)
     _run(loaded, output, settings, choice, watching, resume)
+
+
+def _remove_former(output: Path) -> None:
+    from mace_mm.simulation.report import RUN_FILES
+
+    for name in RUN_FILES:
+        (output / name).unlink(missing_ok=True)
 
 
 def _set_threads(threads: int | None, n_atoms: int) -> None:

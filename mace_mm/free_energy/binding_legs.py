@@ -38,9 +38,11 @@ def binding_legs(config: BindingConfig) -> dict[tuple[str, str], Leg]:
     for ligand in config.ligands:
         places = {
             SOLVENT: place_in_environment(
-                ligand.solvent, config.solvent_environment, config.solvent, mass
+                ligand.solvent, config.solvent_environment, config.solvent, mass, config.potential
             ),
-            COMPLEX: place_in_environment(ligand.complex, "as_given", config.solvent, mass),
+            COMPLEX: place_in_environment(
+                ligand.complex, "as_given", config.solvent, mass, config.potential
+            ),
         }
         check_same_ligand(ligand.name, places[SOLVENT], places[COMPLEX])
         for place, mm in places.items():

@@ -82,6 +82,9 @@ class Potential(Settings):
         default=None, description="archive, .model or name of a bundled one, the default if null"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="as for createMixedSystem")
+    allow_unknown_charge: bool = Field(
+        default=False, description="for research: a total charge that the model was not trained for"
+    )
 
 
 class Conditions(Settings):

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.errors import InputError
-from mace_mm.free_energy.config import CorrectionConfig, InputFiles, Solvent
-from mace_mm.free_energy.end_state import INTERPOLATION_PARAMETER, end_state_leg
+from mace_mm.free_energy.config import CorrectionConfig, InputFiles, Potential, Solvent
+from mace_mm.free_energy.end_state import (
+    INTERPOLATION_PARAMETER,
+    check_charge,
+    end_state_leg,
+)
 from mace_mm.free_energy.hydrogen_mass import repartition
 from mace_mm.free_energy.inputs import MMSystem, load_system
 from mace_mm.free_energy.leg import Leg
@@ -33,7 +37,11 @@ def correction_protocol(config: CorrectionConfig) -> Protocol:
 
 
 def place_in_environment(
-    files: InputFiles, environment: str, solvent: Solvent, hydrogen_mass_amu: float | None = None
+    files: InputFiles,
+    environment: str,
+    solvent: Solvent,
+    hydrogen_mass_amu: float | None = None,
+    potential: Potential | None = None,
 ) -> MMSystem:
     """Read a system and bring it into vacuum or water.
 
@@ -42,11 +50,15 @@ def place_in_environment(
         environment: "vacuum", "water" or "as_given".
         solvent: the box of water.
         hydrogen_mass_amu: of the ligand's hydrogens, None to leave them.
+        potential: what will compute the ligand, None for the force field.
 
     Raises:
         InputError: surroundings that do not fit the files.
+        ChargeError: a charge of the ligand that the potential was not trained for.
     """
     mm = load_system(files, solvent.cutoff_nm)
+    if potential is not None:
+        check_charge(mm, potential)
     if hydrogen_mass_amu is not None:
         repartition(mm.topology, mm.system, mm.ligand, hydrogen_mass_amu)
     if environment == "as_given":
@@ -63,7 +75,11 @@ def place_in_environment(
 def correction_leg(config: CorrectionConfig) -> Leg:
     """The leg λ = 0 (force field) to λ = 1 (ML/MM) that a configuration describes."""
     mm = place_in_environment(
-        config.input, config.environment, config.solvent, config.dynamics.hydrogen_mass_amu
+        config.input,
+        config.environment,
+        config.solvent,
+        config.dynamics.hydrogen_mass_amu,
+        config.potential,
     )
     lambdas = even_lambdas(2) if config.windows is None else config.windows.lambdas
     return end_state_leg(

@@ -1,6 +1,7 @@
 """Decoupling a molecule inside a pure MACE system: a research option, without any force field."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import openmm
 import torch
 from openmm import app, unit
 
+from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.compile import compile_module, run_compiled
 from mace_mm.deploy.open_model import model_path, open_potential
 from mace_mm.elements import species_index
@@ -20,6 +22,10 @@ from mace_mm.free_energy.leg import Leg, fingerprint
 from mace_mm.free_energy.schedule import coupling_schedule
 from mace_mm.simulation.molecules import keep_molecules, topology_bonds
 from mace_mm.simulation.openmm_force import PythonComputation
+from mace_mm.simulation.region_charge import region_problems
+from mace_mm.simulation.region_parts import MLAtoms
+
+logger = logging.getLogger(__name__)
 
 COUPLING_PARAMETER = "lambda_coupling"
 DEFAULT_COUPLINGS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
@@ -100,6 +106,30 @@ def decoupled_force(
     return force
 
 
+def _charge_problems(
+    topology: app.Topology,
+    solute: Sequence[int],
+    archive: Archive,
+    force_field: openmm.System | None,
+    allow_unknown_charge: bool,
+) -> list[str]:
+    """What the model was not trained for, in all atoms and in the solute, which ends up alone."""
+    elements = [atom.element for atom in topology.atoms()]
+    problems: list[str] = []
+    for particles in (range(len(elements)), sorted(solute)):
+        atoms = MLAtoms(
+            topology=topology,
+            particles=particles,
+            atomic_numbers=[elements[i].atomic_number for i in particles],
+            force_field=force_field,
+        )
+        found = region_problems(archive, atoms, allow_unknown_charge=allow_unknown_charge)
+        problems += [problem for problem in found if problem not in problems]
+    for problem in problems:
+        logger.warning("outside what the model was trained for: %s", problem)
+    return problems
+
+
 def direct_leg(
     name: str,
     topology: app.Topology,
@@ -112,15 +142,32 @@ def direct_leg(
     couplings: Sequence[float] = DEFAULT_COUPLINGS,
     precision: str = "single",
     softness: float = DEFAULT_SOFTNESS,
+    force_field: openmm.System | None = None,
+    allow_unknown_charge: bool = False,
 ) -> Leg:
     """From a coupled to a decoupled solute; the solute keeps its inner energy.
 
     The hydration free energy is minus the free energy of this leg: the decoupled solute is in the
     gas phase, no second leg is needed. All atoms move freely, so that steps must be short.
 
+    Args:
+        name: of the leg.
+        topology: of all atoms, with elements.
+        positions_nm: (n_atoms, 3) start positions.
+        box_nm: (3, 3) rows, None for a cluster.
+        solute: indices of the atoms that are decoupled.
+        conditions: the temperature.
+        model, precision, softness: see :func:`decoupled_force`.
+        couplings: λ of the states, from 1 to 0.
+        force_field: a System that describes the same atoms, for their charges; formal charges of
+            the topology are used as well.
+        allow_unknown_charge: for research: warn of a total charge, of all atoms or of the solute,
+            that the model was not trained for.
+
     Raises:
         ConfigError: couplings that do not run from 1 to 0.
         InputError: see :func:`decoupled_force`.
+        ChargeError: a charge that the model was not trained for.
     """
     periodic = box_nm is not None
     system = openmm.System()
@@ -134,6 +181,9 @@ def direct_leg(
         )
     )
     keep_molecules(system, topology_bonds(topology, range(topology.getNumAtoms())))
+    warnings = _charge_problems(
+        topology, solute, open_potential(model), force_field, allow_unknown_charge
+    )
     # openmmtools finds parameters in forces that count them, which a PythonForce does not.
     declaration = openmm.CustomBondForce(f"0*{COUPLING_PARAMETER}")
     declaration.addGlobalParameter(COUPLING_PARAMETER, 1.0)
@@ -149,4 +199,5 @@ def direct_leg(
         pressure_bar=None,
         origin=fingerprint(model_path(model), f"{precision} {softness} {sorted(solute)}"),
         observers=observers_of(topology, sorted(solute), positions_nm),
+        warnings=tuple(warnings),
     )

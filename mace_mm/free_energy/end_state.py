@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import openmm
 from openmmml import MLPotential
@@ -15,6 +16,7 @@ from mace_mm.free_energy.inputs import MMSystem
 from mace_mm.free_energy.leg import Leg, fingerprint
 from mace_mm.free_energy.schedule import Schedule
 from mace_mm.simulation.openmm_plugin import MaceEmbeddingFactory
+from mace_mm.simulation.openmm_potential import MacePotentialImpl
 
 logger = logging.getLogger(__name__)
 
@@ -37,22 +39,23 @@ def end_state_leg(
     Raises:
         ConfigError: a potential that OpenMM-ML does not know.
         InputError: a system that it cannot mix, a molecule that the model cannot evaluate.
+        ChargeError: a charge of the ligand that the model was not trained for.
     """
-    # Registered by entry points where the package is installed; from its source folder, here.
-    MaceEmbeddingFactory()
-    arguments = {} if potential.model is None else {"modelPath": potential.model}
+    implementation = _implementation(potential)
     try:
-        implementation = MLPotential(potential.name, **arguments)
-    except KeyError as error:
-        raise ConfigError(f"OpenMM-ML knows no potential named {potential.name!r}") from error
-    try:
-        system = implementation.createMixedSystem(
-            mm.topology, mm.system, list(mm.ligand), interpolate=True, **potential.options
+        info = implementation.createMixedSystem(
+            mm.topology,
+            mm.system,
+            list(mm.ligand),
+            interpolate=True,
+            returnInfo=True,
+            **_options(potential),
         )
     except MaceMMError:
         raise
     except (ValueError, TypeError, openmm.OpenMMException) as error:
         raise InputError(f"OpenMM-ML cannot mix {potential.name} into {name}: {error}") from error
+    system = info["system"]
     for force in further:
         system.addForce(openmm.XmlSerializer.clone(force))
     periodic = mm.box_nm is not None
@@ -64,9 +67,45 @@ def end_state_leg(
         schedule=schedule,
         temperature_k=conditions.temperature_k,
         pressure_bar=conditions.pressure_bar if periodic else None,
-        origin=fingerprint(mm.system, potential.model_dump_json(), *_weights(potential), *further),
+        origin=fingerprint(mm.system, _energies(potential), *_weights(potential), *further),
         observers=observers_of(mm.topology, mm.ligand, mm.positions_nm),
+        warnings=tuple(info.get("warnings", ())),
     )
+
+
+def check_charge(mm: MMSystem, potential: Potential) -> None:
+    """Refuse a ligand whose charge the model was not trained for, before anything is built.
+
+    Raises:
+        ChargeError: such a charge.
+        ConfigError, ElementError: see :func:`end_state_leg`.
+    """
+    implementation = _implementation(potential)._impl
+    if isinstance(implementation, MacePotentialImpl):
+        known = ("charge", "multiplicity", "allow_unknown_charge")
+        options = {name: value for name, value in _options(potential).items() if name in known}
+        implementation.check_charge(mm.topology, mm.system, mm.ligand, **options)
+
+
+def _implementation(potential: Potential) -> MLPotential:
+    # Registered by entry points where the package is installed; from its source folder, here.
+    MaceEmbeddingFactory()
+    arguments = {} if potential.model is None else {"modelPath": potential.model}
+    try:
+        return MLPotential(potential.name, **arguments)
+    except KeyError as error:
+        raise ConfigError(f"OpenMM-ML knows no potential named {potential.name!r}") from error
+
+
+def _options(potential: Potential) -> dict[str, Any]:
+    """Arguments of ``createMixedSystem``."""
+    allowed = {"allow_unknown_charge": True} if potential.allow_unknown_charge else {}
+    return {**potential.options, **allowed}
+
+
+def _energies(potential: Potential) -> str:
+    """The settings that energies depend on."""
+    return potential.model_dump_json(exclude={"allow_unknown_charge"})
 
 
 def _weights(potential: Potential) -> list[Path]:

@@ -119,6 +119,7 @@ def hydration_legs(config: HydrationConfig) -> dict[str, tuple[Leg, Protocol]]:
             environment,
             config.solvent,
             config.decoupling.dynamics.hydrogen_mass_amu,
+            config.potential if config.correction else None,
         )
         dynamics = config.decoupling.dynamics
         if environment == "vacuum":

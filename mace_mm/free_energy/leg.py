@@ -37,6 +37,7 @@ class Leg:
         pressure_bar: None for constant volume.
         origin: fingerprint of the energies, so that no run is continued with others.
         observers: what looks at the molecule at every iteration; not saved with the leg.
+        warnings: what the model was not trained for, sentences; not saved with the leg.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Leg:
     pressure_bar: float | None = None
     origin: str = ""
     observers: tuple[Observer, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n_atoms = self.system.getNumParticles()

@@ -14,10 +14,11 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mace_mm.ase_results import Results, ResultsCalculator
 from mace_mm.deploy.archive import Archive
 from mace_mm.deploy.open_model import open_model, open_potential
+from mace_mm.elements import species_index
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.graph.molecule import check_cell, check_positions
 from mace_mm.model.potential import Prediction
-from mace_mm.simulation.domain import bonding_problems
+from mace_mm.simulation.ase_charge import ElectronicState, atoms_problems, electronic_state
 from mace_mm.simulation.engines import Evaluator
 from mace_mm.simulation.evaluator import (
     DEFAULT_SKIN,
@@ -45,8 +46,12 @@ class MACECalculator(ResultsCalculator):
     ``results`` lists what ASE has names for, and gives the others by name too.
 
     New atoms and structures are looked at: a warning is logged where the first model was not
-    trained for them (an odd number of electrons, contacts shorter than the training set had, see
-    `mace_mm.simulation.structure_watch`).
+    trained for them (charged groups, an odd number of electrons, contacts shorter than the training
+    set had, see `mace_mm.simulation.structure_watch`). The charge that ``atoms.info["charge"]`` and
+    the initial charges state must be one that all models were trained for.
+
+    Attributes:
+        warnings: sentences about the charge and the bonds of the atoms looked at last.
     """
 
     implemented_properties = list(PROPERTIES)
@@ -60,6 +65,7 @@ class MACECalculator(ResultsCalculator):
         skin: float = DEFAULT_SKIN,
         uncertainty: str | Path | None = None,
         difference: bool = False,
+        allow_unknown_charge: bool = False,
     ) -> None:
         """
         Args:
@@ -74,6 +80,8 @@ class MACECalculator(ResultsCalculator):
                 each atom's force components, eV/Å.
             difference: also take models that learned a difference between levels of theory, which
                 are no potentials by themselves.
+            allow_unknown_charge: for research: warn of a total charge that the models were not
+                trained for instead of refusing it.
 
         Raises:
             ArchiveError, UnsupportedModelError: a file that cannot be used.
@@ -96,6 +104,9 @@ class MACECalculator(ResultsCalculator):
         self._evaluators: list[Evaluator] = []
         self._numbers: np.ndarray | None = None
         self._watch = StructureWatch(self.archives[0])
+        self._state: ElectronicState | None = None
+        self._allow_unknown_charge = allow_unknown_charge
+        self.warnings: list[str] = []
         # Options are checked now, not at the first energy; so is an engine that was asked for.
         check_options(precision, engine, skin)
         for archive in self.archives if engine == "native" else ():
@@ -110,6 +121,13 @@ class MACECalculator(ResultsCalculator):
             self._uncertainty = ForceUncertainty(self.archives[0], uncertainty)
             self.implemented_properties = [*PROPERTIES, "forces_uncertainty"]
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; called by ASE, which does not look at info."""
+        changes = list(super().check_state(atoms, tol))
+        if self._state is not None and electronic_state(atoms) != self._state:
+            changes.append("info")
+        return changes
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -121,6 +139,7 @@ class MACECalculator(ResultsCalculator):
         Raises:
             InputError, ElementError, GeometryError: no atoms, an element the model does not know,
                 positions or a cell that are not physical.
+            ChargeError, ConfigError: a charge or spin that the models were not trained for.
         """
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
@@ -157,15 +176,29 @@ class MACECalculator(ResultsCalculator):
         )
 
     def _for_atoms(self, atoms: Atoms) -> list[Evaluator]:
-        if self._numbers is None or not np.array_equal(self._numbers, atoms.numbers):
+        state = electronic_state(atoms)
+        is_new = self._numbers is None or not np.array_equal(self._numbers, atoms.numbers)
+        if is_new:
             numbers = atoms.numbers.tolist()
-            for problem in bonding_problems(numbers, ()):
-                _log.warning("outside what the model was trained for: %s", problem)
+            for archive in self.archives:
+                species_index(numbers, archive.config.atomic_numbers)
+        if is_new or state != self._state:
+            self._look(atoms)
+        if is_new:
             self._evaluators = [
                 build_evaluator(archive, numbers, **self._options) for archive in self.archives
             ]
             self._numbers = atoms.numbers.copy()
+        self._state = state
         return self._evaluators
+
+    def _look(self, atoms: Atoms) -> None:
+        """Compare charge and spin; log and keep what the models were not trained for."""
+        self.warnings = atoms_problems(
+            self.archives, atoms, allow_unknown_charge=self._allow_unknown_charge
+        )
+        for problem in self.warnings:
+            _log.warning("outside what the model was trained for: %s", problem)
 
 
 def _as_results(prediction: Prediction, with_stress: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ with the bundled models atoms in surroundings unlike any that was trained on.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from mace_mm.graph.batching import build_graph
 from mace_mm.graph.graph import Graph
 from mace_mm.graph.molecule import Molecule
 from mace_mm.graph.neighbors import completed_box
+from mace_mm.simulation.charged_groups import connected, formal_groups, pattern_groups
 from mace_mm.simulation.force_uncertainty import MOST_ATOMS, UNLIKE_SEEN, bundled_uncertainty
 
 # Bonded neighbors of an atom in neutral closed-shell molecules of the main-group elements.
@@ -33,49 +34,97 @@ _SHOWN = 3
 def bonding_problems(
     atomic_numbers: Sequence[int],
     bonds: Iterable[tuple[int, int]],
-    total_charge: int = 0,
+    total_charge: float = 0,
     formal_charges: Sequence[int] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> list[str]:
-    """Look for ions and radicals in a topology.
+    """Look for ions and radicals in a topology whose charges nobody stated.
 
     A molecule, the atoms that bonds connect, of neutral closed-shell kind has an even number of
-    electrons, and no atom with more bonds than its element has without a charge.
+    electrons, no atom with more bonds than its element has without a charge, and no acid group
+    without its hydrogen.
 
     Args:
         atomic_numbers: (n_atoms,).
         bonds: pairs of atom indices. Without any, all atoms count as one molecule.
         total_charge: of all atoms, e.
         formal_charges: (n_atoms,) where they are known.
+        labels: (n_atoms,) names of the atoms; symbol and index if not given.
 
     Returns:
         sentences, empty if nothing was found.
     """
     numbers = [int(z) for z in atomic_numbers]
     pairs = list(bonds)
-    problems = []
+    names = atom_labels(numbers) if labels is None else labels
     formal = [0] * len(numbers) if formal_charges is None else list(formal_charges)
-    # Nitro groups and N-oxides are neutral: charges on bonded atoms cancel.
-    sites = _molecules(len(numbers), [(i, j) for i, j in pairs if formal[i] and formal[j]])
-    charged = [i for site in sites if sum(formal[i] for i in site) for i in site]
-    if charged:
-        problems.append(f"formal charges on {_named(charged, numbers)}")
-    n_bonds = Counter(i for pair in pairs for i in pair)
-    crowded = [i for i, z in enumerate(numbers) if n_bonds[i] > _MOST_BONDS.get(z, 8)]
-    crowded = [i for i in crowded if not formal[i]]
-    if crowded:
-        problems.append(
-            f"more bonds than a neutral atom has on {_named(crowded, numbers)}: charged centers?"
-        )
+    groups = formal_groups(pairs, formal)
+    problems = []
+    if groups:
+        problems.append(f"formal charges on {_listed([i for g in groups for i in g.atoms], names)}")
+    problems += crowded_problems(numbers, pairs, [i for i, q in enumerate(formal) if q], names)
+    acids = [g.atoms[0] for g in pattern_groups(numbers, pairs) if g.charge < 0]
+    if acids and not total_charge and not any(formal):
+        problems.append(f"no hydrogen on the acid group at {_listed(acids, names)}: an anion?")
     whole = not pairs or total_charge != 0
-    molecules = [list(range(len(numbers)))] if whole else _molecules(len(numbers), pairs)
-    odd = [m for m in molecules if (sum(numbers[i] for i in m) - whole * total_charge) % 2]
-    if odd:
-        atoms = _named(odd[0], numbers)
-        problems.append(
-            f"an odd number of electrons in {len(odd)} of {len(molecules)} molecules (first: "
-            f"{atoms}): ions or radicals"
-        )
-    return problems
+    molecules = [list(range(len(numbers)))] if whole else connected(len(numbers), pairs)
+    charge = round(total_charge) if whole else 0
+    return problems + electron_problems(numbers, [(m, charge) for m in molecules], names)
+
+
+def crowded_problems(
+    atomic_numbers: Sequence[int],
+    bonds: Sequence[tuple[int, int]],
+    charged: Collection[int],
+    labels: Sequence[str],
+) -> list[str]:
+    """Look for atoms that have more bonds than their element has without a charge.
+
+    Args:
+        atomic_numbers: (n_atoms,).
+        bonds: pairs of atom indices.
+        charged: atoms whose charge is known.
+        labels: (n_atoms,) names of the atoms.
+    """
+    n_bonds = Counter(i for pair in bonds for i in pair)
+    most = {i: _MOST_BONDS.get(int(z), 8) for i, z in enumerate(atomic_numbers)}
+    # In N-oxides and chlorates the oxygen, bonded to nothing else, has the other charge.
+    for i, j in (ends for pair in bonds for ends in (pair, pair[::-1])):
+        if atomic_numbers[j] == 8 and n_bonds[j] == 1:
+            most[i] = {7: 4, 17: 4, 35: 4, 53: 4}.get(int(atomic_numbers[i]), most[i])
+    crowded = [i for i in most if n_bonds[i] > most[i] and i not in charged]
+    if not crowded:
+        return []
+    return [f"more bonds than a neutral atom has on {_listed(crowded, labels)}: charged centers?"]
+
+
+def electron_problems(
+    atomic_numbers: Sequence[int],
+    molecules: Sequence[tuple[Sequence[int], int]],
+    labels: Sequence[str],
+) -> list[str]:
+    """Look for molecules with an odd number of electrons.
+
+    Args:
+        atomic_numbers: (n_atoms,).
+        molecules: atoms and charge (e) of each.
+        labels: (n_atoms,) names of the atoms.
+    """
+    odd = [m for m, charge in molecules if (sum(atomic_numbers[i] for i in m) - charge) % 2]
+    if not odd:
+        return []
+    return [
+        f"an odd number of electrons in {len(odd)} of {len(molecules)} molecules (first: "
+        f"{_listed(odd[0], labels)}): ions or radicals"
+    ]
+
+
+def atom_labels(
+    atomic_numbers: Sequence[int] | np.ndarray, indices: Sequence[int] | None = None
+) -> list[str]:
+    """Symbol and index of every atom, such as "C 0"."""
+    places = range(len(atomic_numbers)) if indices is None else indices
+    return [f"{symbol(int(z))} {i}" for z, i in zip(atomic_numbers, places, strict=True)]
 
 
 def geometry_problems(
@@ -168,24 +217,10 @@ def _limits(archive: Archive) -> np.ndarray:
     return limits
 
 
-def _molecules(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Atoms connected by bonds."""
-    root = list(range(n_atoms))
-
-    def find(i: int) -> int:
-        while root[i] != i:
-            root[i] = root[root[i]]
-            i = root[i]
-        return i
-
-    for i, j in pairs:
-        root[find(i)] = find(j)
-    groups: dict[int, list[int]] = {}
-    for i in range(n_atoms):
-        groups.setdefault(find(i), []).append(i)
-    return list(groups.values())
+def _listed(atoms: Sequence[int], labels: Sequence[str]) -> str:
+    more = f" and {len(atoms) - _SHOWN} more" if len(atoms) > _SHOWN else ""
+    return ", ".join(labels[i] for i in atoms[:_SHOWN]) + more
 
 
 def _named(atoms: Sequence[int], atomic_numbers: Sequence[int] | np.ndarray) -> str:
-    names = [f"{symbol(int(atomic_numbers[i]))} {i}" for i in atoms[:_SHOWN]]
-    return ", ".join(names) + (f" and {len(atoms) - _SHOWN} more" if len(atoms) > _SHOWN else "")
+    return _listed(atoms, atom_labels(atomic_numbers))

@@ -94,10 +94,10 @@ def ml_bonds(topology: app.Topology, atoms: Sequence[int]) -> list[tuple[int, in
     return [(place[i], place[j]) for i, j in ends if i in place and j in place]
 
 
-def formal_charges(topology: app.Topology, atoms: Sequence[int]) -> list[int]:
-    """Formal charges of the given atoms, e; 0 where the topology does not know."""
+def formal_charges(topology: app.Topology, atoms: Sequence[int]) -> list[int | None]:
+    """Formal charges of the given atoms, e; None where the topology does not know."""
     every = list(topology.atoms())
-    return [every[i].formalCharge or 0 for i in atoms]
+    return [every[i].formalCharge for i in atoms]
 
 
 def is_periodic(topology: app.Topology, system: openmm.System) -> bool:
@@ -115,21 +115,3 @@ def wants_interaction_energy(return_energy_type: str) -> bool:
     if return_energy_type not in kinds:
         raise ConfigError(f"returnEnergyType must be one of {kinds}, got {return_energy_type!r}")
     return return_energy_type == "interaction_energy"
-
-
-def check_charge(charge: int, multiplicity: int, trained_charges: tuple[int, ...]) -> None:
-    """Refuse a charge or spin that the model's energy would not depend on.
-
-    Args:
-        charge: total charge, e.
-        multiplicity: 2 S + 1.
-        trained_charges: the total charges the model was trained for; empty if unknown.
-
-    Raises:
-        ConfigError: a charge the model was not trained for, or a multiplicity other than 1.
-    """
-    if charge != 0 and charge not in trained_charges:
-        known = f"total charges {list(trained_charges)}" if trained_charges else "neutral molecules"
-        raise ConfigError(f"the model is for {known}, got charge={charge}")
-    if multiplicity != 1:
-        raise ConfigError(f"the model is for closed shells, got multiplicity={multiplicity}")

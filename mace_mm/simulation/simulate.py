@@ -50,6 +50,7 @@ class ModelChoice:
         device: of the model, such as "cpu" or "cuda"; None chooses.
         uncertainty: a file of `mace-mm uncertainty` made for it, so that expected force errors are
             watched; None for that of a bundled model.
+        allow_unknown_charge: for research: a total charge that the model was not trained for.
     """
 
     path: Path | None = None
@@ -57,6 +58,7 @@ class ModelChoice:
     backend: str = "auto"
     device: str | None = None
     uncertainty: Path | None = None
+    allow_unknown_charge: bool = False
 
 
 def simulate(
@@ -142,14 +144,15 @@ def _system(ligand: Ligand, archive: Archive, model: ModelChoice) -> openmm.Syst
     numbers = [atom.element.atomic_number for atom in ligand.topology.atoms()]
     box = ligand.topology.getPeriodicBoxVectors()
     cell = None if box is None else np.array(box.value_in_unit(unit.angstrom))
-    for problem in geometry_problems(archive, numbers, ligand.positions_nm * NM_TO_ANGSTROM, cell):
-        _log.warning("outside what the model was trained for: %s", problem)
     options: dict[str, object] = {"precision": model.precision, "backend": model.backend}
+    options["allow_unknown_charge"] = model.allow_unknown_charge
     if model.device is not None:
         options["device"] = model.device
-    if ligand.total_charge is not None:
-        options["charge"] = ligand.total_charge
-    return MLPotential("mace", modelPath=model.path).createSystem(ligand.topology, **options)
+    # The formal charges of a SMILES or an SD file stand in the topology.
+    system = MLPotential("mace", modelPath=model.path).createSystem(ligand.topology, **options)
+    for problem in geometry_problems(archive, numbers, ligand.positions_nm * NM_TO_ANGSTROM, cell):
+        _log.warning("outside what the model was trained for: %s", problem)
+    return system
 
 
 def _watch(
