@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import openmm
 import pytest
-from mixed_systems import LAMBDA, evaluate, solvated, topology_of_part
+from mixed_systems import LAMBDA, evaluate, side_of, solvated, topology_of_part
 from openmm import app
 from openmmml import MLPotential
 from training_frames import make_frames
@@ -14,6 +14,7 @@ from mace_mm.data.frames import MemoryFrames
 from mace_mm.deploy.open_model import open_model
 from mace_mm.errors import ConfigError, InputError, RunStoppedError
 from mace_mm.simulation.force_uncertainty import ForceUncertainty
+from mace_mm.simulation.ml_mm_boundary import with_link_atoms
 from mace_mm.simulation.ml_mm_reporter import RegionReporter
 from mace_mm.training.uncertainty import fit_uncertainty
 
@@ -168,3 +169,25 @@ def test_restart_gives_the_same_trajectory(ethanol, tmp_path, embedding):
     for of in ("getPositions", "getVelocities"):
         one, other = (getattr(s, of)(asNumpy=True)._value for s in (want, got))
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_capped_region_is_whole_and_its_cut_bond_is_watched(tmp_path):
+    topology, system, positions, (atoms,) = solvated(["CCCCO"])
+    region = side_of(topology, atoms, (atoms[3], atoms[2]))
+    info = MLPotential("mace").createMixedSystem(topology, system, region, returnInfo=True)
+    extended, mixed = info["topology"], info["system"]
+    capped = with_link_atoms(positions, mixed)
+    cap = extended.getNumAtoms() - 1
+    for listed in (region, [*region, cap]):
+        simulation = simulation_of(extended, mixed, capped)
+        path = tmp_path / f"{len(listed)}.csv"
+        reporter = RegionReporter(path, 1, extended, listed, on_change="strict")
+        reporter.report(simulation, simulation.context.getState(positions=True))
+        assert reporter.flagged == []
+        apart = np.array(capped._value)
+        apart[[*region, cap]] += 0.15
+        simulation.context.setPositions(apart)
+        with pytest.raises(RunStoppedError, match="bond -C"):
+            reporter.report(simulation, simulation.context.getState(positions=True))
+        changed = rows(path)[-1]["changed_bonds"].split()
+        assert any(f"{atoms[2]}" in name and f"{atoms[3]}" in name for name in changed)

@@ -80,5 +80,5 @@ def is_clear(values: np.ndarray) -> np.ndarray:
 
 def flipped(values: np.ndarray, before: np.ndarray, was: np.ndarray) -> np.ndarray:
     """Which values have the other sign, clearly; a value in between stays what it ``was``."""
-    relative = values * np.sign(before)
-    return np.where(was, relative < _CLEAR, relative < -_CLEAR)
+    relative = values * before
+    return relative < np.where(was, _CLEAR, -_CLEAR) * np.abs(before)

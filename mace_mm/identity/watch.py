@@ -171,20 +171,31 @@ class MoleculeWatch:
         if len(of.volumes):
             volumes = handedness(of.stereo.centers, positions, cell)
             self._inverted = flipped(volumes, of.volumes, self._inverted)
-            for k in np.flatnonzero(self._inverted):
-                around = of.stereo.centers[k]
-                if torn.isdisjoint(around.tolist()):
-                    text = "stereocenter {} is inverted"
-                    changes.append(self._change(Kind.STEREO_INVERTED, around[:1], text))
+            if self._inverted.any():
+                changes += self._inverted_centers(torn)
         if len(of.cosines):
             cosines = sides(of.stereo.double_bonds, positions, cell)
             self._turned = flipped(cosines, of.cosines, self._turned)
-            for k in np.flatnonzero(self._turned):
-                around = of.stereo.double_bonds[k]
-                if torn.isdisjoint(around.tolist()):
-                    way = "cis to trans" if of.cosines[k] > 0.0 else "trans to cis"
-                    text = f"double bond {{}} turned from {way}"
-                    changes.append(self._change(Kind.STEREO_INVERTED, around[1:3], text))
+            if self._turned.any():
+                changes += self._turned_double_bonds(torn)
+        return changes
+
+    def _inverted_centers(self, torn: set[int]) -> list[Change]:
+        centers = self.identity.stereo.centers[self._inverted]
+        return [
+            self._change(Kind.STEREO_INVERTED, around[:1], "stereocenter {} is inverted")
+            for around in centers
+            if torn.isdisjoint(around.tolist())
+        ]
+
+    def _turned_double_bonds(self, torn: set[int]) -> list[Change]:
+        changes = []
+        for k in np.flatnonzero(self._turned):
+            around = self.identity.stereo.double_bonds[k]
+            if torn.isdisjoint(around.tolist()):
+                way = "cis to trans" if self.identity.cosines[k] > 0.0 else "trans to cis"
+                text = f"double bond {{}} turned from {way}"
+                changes.append(self._change(Kind.STEREO_INVERTED, around[1:3], text))
         return changes
 
     def _contacts(

@@ -38,6 +38,16 @@ def canonical_bound(n_dof: int, deviations: float) -> float:
     return float((1.0 - spread + deviations * math.sqrt(spread)) ** 3)
 
 
+def temperature_kind(now_k: float, target_k: float, n_dof: int) -> Kind | None:
+    """What one look at a temperature says: an explosion, a rare value, or nothing."""
+    ratio = now_k / target_k
+    if ratio > _EXPLOSION * canonical_bound(n_dof, _NEVER):
+        return Kind.EXPLODED
+    if ratio > _STRAIN * canonical_bound(n_dof, _RARE):
+        return Kind.TEMPERATURE
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ThermalState:
     """Energies of one frame.
@@ -67,12 +77,10 @@ class _Mean:
 
     def look(self, kinetic_kj_mol: float, time_ps: float) -> list[Change]:
         now = 2.0 * kinetic_kj_mol / (self._n_dof * _GAS_CONSTANT)
-        ratio = now / self._target
-        words = f"{self._what} {now:.0f} K (thermostat {self._target:g} K)"
-        if ratio > _EXPLOSION * canonical_bound(self._n_dof, _NEVER):
-            return [_change(Kind.EXPLODED, self._what, words)]
-        if ratio > _STRAIN * canonical_bound(self._n_dof, _RARE):
-            return [_change(Kind.TEMPERATURE, self._what, words)]
+        kind = temperature_kind(now, self._target, self._n_dof)
+        if kind is not None:
+            words = f"{self._what} {now:.0f} K (thermostat {self._target:g} K)"
+            return [_change(kind, self._what, words)]
         return self._judge_mean(now, time_ps)
 
     def _judge_mean(self, now: float, time_ps: float) -> list[Change]:

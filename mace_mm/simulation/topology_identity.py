@@ -47,7 +47,11 @@ def topology_identity(
     if not chosen:
         raise InputError("at least one atom with an element is needed, got none")
     inside = set(chosen)
-    ends = [(bond.atom1.index, bond.atom2.index) for bond in topology.bonds()]
+    ends = [
+        (bond.atom1.index, bond.atom2.index)
+        for bond in topology.bonds()
+        if _is_atom(bond.atom1) and _is_atom(bond.atom2)
+    ]
     bonds = [pair for pair in ends if not inside.isdisjoint(pair)]
     partners = sorted({k for pair in bonds for k in pair} - inside)
     indices = chosen + partners
