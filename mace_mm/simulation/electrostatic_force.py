@@ -1,31 +1,36 @@
-"""The force of electrostatic embedding: what polarization adds to mechanical embedding.
+"""The force of electrostatic embedding: the answer of an ML region to the charges around it.
 
-The force field keeps the interaction of its own charges q0 with the region, with all images and the
-long-range part of its method. This force adds, for the charges q(R) that the isolated region has at
-its geometry and the potential phi and field F of the MM charges at its atoms,
+The charges of the force field stay what they are, inside the region and out, with all images and
+the long-range part of its method. This force adds the energy of the dipoles that the field F of the
+MM charges induces in the atoms of the region,
 
-    E = sum_i (q_i(R) - q0_i) phi_i - 1/2 F A(R) F,
+    E = -1/2 sum_i mu_i F_i,   F = B mu,
 
-the difference of the charges to those of the force field, and the dipoles that the MM charges
-induce. The sum of the charges is that of the force field, so that the correction has no monopole
-and decays fast; it ends smoothly at the cutoff. Nothing is counted twice: without MM charges this
-energy is zero, and that of the region is the model's.
+with B the inverse polarizabilities and the damped interaction of the dipoles. Nothing is counted
+twice: fields of atoms of the region are in the model and in the charges of the force field, and
+without MM charges this energy is zero. The field has no cutoff: in a periodic box it is that of
+all images (Ewald's sum), otherwise that of all charges.
 """
 
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import openmm
 import torch
 
+from mace_mm.errors import ArchiveError
 from mace_mm.simulation.electrostatics import (
-    equilibrated_charges,
-    induced_energy,
-    potential_and_field,
+    charge_kernel,
+    dipole_forces,
+    energy_in_ev,
+    induced_dipoles,
     squared_lengths,
 )
+from mace_mm.simulation.ewald import Mesh, Stencil, ewald_splitting, make_mesh
 from mace_mm.simulation.interpolation import AT_ZERO, PARAMETER, fade_in
 from mace_mm.units import (
     COULOMB_EV_ANGSTROM,
@@ -34,6 +39,8 @@ from mace_mm.units import (
     NM_TO_ANGSTROM,
 )
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EmbeddedRegion:
@@ -41,60 +48,117 @@ class EmbeddedRegion:
 
     Attributes:
         atoms: particle indices of the region, link atoms included.
-        parameters: (n_atoms, 5), see :func:`mace_mm.simulation.electrostatics.charge_parameters`.
         polarizability: (n_atoms,) Å³.
-        force_field_charges: (n_atoms,) e, zero on link atoms; their sum is the region's charge.
         sources: particle indices of the MM charges.
         source_charges: (n_sources,) e.
-        cutoff: Å, or None without one.
-        periodic: whether the region meets the nearest images of the charges.
+        cutoff: Å, where a periodic sum passes from space to waves; None without a box.
     """
 
     atoms: tuple[int, ...]
-    parameters: torch.Tensor
     polarizability: torch.Tensor
-    force_field_charges: torch.Tensor
     sources: tuple[int, ...]
     source_charges: torch.Tensor
     cutoff: float | None
-    periodic: bool
 
 
-def embedding_energy(
-    region: EmbeddedRegion,
-    atoms: torch.Tensor,
-    sources: torch.Tensor,
-    charges: torch.Tensor,
-    cell: torch.Tensor | None,
-) -> torch.Tensor:
-    """Energy of the correction, () eV.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Polarization:
+    """The answer of a region.
+
+    Attributes:
+        energy: eV.
+        dipoles: (n_atoms, 3) e Å.
+        coupled: whether the atoms polarize each other, see
+            :func:`mace_mm.simulation.electrostatics.induced_dipoles`.
+        atom_forces: (n_atoms, 3) eV/Å.
+        source_forces: (n_sources, 3) eV/Å.
+    """
+
+    energy: float
+    dipoles: torch.Tensor
+    coupled: bool
+    atom_forces: torch.Tensor
+    source_forces: torch.Tensor
+
+
+def polarization(
+    region: EmbeddedRegion, atoms: torch.Tensor, sources: torch.Tensor, mesh: Mesh | None
+) -> Polarization:
+    """Induced dipoles, energy and forces.
+
+    At the dipoles that the field induces the energy 1/2 mu B mu - mu F is stationary: forces are
+    those at fixed dipoles.
 
     Args:
         region: what is constant.
         atoms: (n_atoms, 3) Å.
-        sources: (n_near, 3) Å, some of the MM charges.
-        charges: (n_near,) e, theirs.
-        cell: (3, 3) Å box vectors in OpenMM's reduced form, or None.
+        sources: (n_sources, 3) Å.
+        mesh: in the present box; None without one.
     """
-    inside = _nearest(atoms[None] - atoms[:, None], cell)
-    # Most pairs lie beyond the cutoff.
-    with torch.no_grad():
-        apart = squared_lengths(_nearest(sources[None] - atoms[:, None], cell))
-        reach = math.inf if region.cutoff is None else region.cutoff**2
-        first, second = torch.nonzero(apart < reach, as_tuple=True)
-    outside = _nearest(sources.index_select(0, second) - atoms.index_select(0, first), cell)
-    potential, field = potential_and_field(
-        outside,
-        first,
-        charges[second],
-        region.parameters[:, 3],
-        region.polarizability,
-        region.cutoff,
+    cell = None if mesh is None else mesh.cell
+    near = _Near(region, atoms, sources, cell)
+    field = near.field()
+    if mesh is not None:
+        around, points = Stencil(mesh, sources), Stencil(mesh, atoms)
+        potential = mesh.potential(around.spread(region.source_charges))
+        field = field - points.gradient(potential)
+    inside = nearest_images(atoms[None] - atoms[:, None], cell)
+    dipoles, coupled = induced_dipoles(inside, region.polarizability, field)
+    atom_forces, source_forces = near.forces(dipoles)
+    if coupled:
+        atom_forces += dipole_forces(inside, region.polarizability, dipoles)
+    if mesh is not None:
+        curvature = points.curvature(potential)
+        atom_forces -= torch.einsum("nij,nj->ni", curvature, dipoles)
+        answer = mesh.potential(points.spread_dipoles(dipoles))
+        source_forces -= region.source_charges[:, None] * around.gradient(answer)
+    return Polarization(
+        energy=energy_in_ev(dipoles, field),
+        dipoles=dipoles,
+        coupled=coupled,
+        atom_forces=COULOMB_EV_ANGSTROM * atom_forces,
+        source_forces=COULOMB_EV_ANGSTROM * source_forces,
     )
-    total = region.force_field_charges.sum()
-    shift = equilibrated_charges(inside, region.parameters, total) - region.force_field_charges
-    static = COULOMB_EV_ANGSTROM * torch.dot(shift, potential)
-    return static + induced_energy(inside, region.polarizability, field)
+
+
+class _Near:
+    """Pairs of an atom of the region and a charge: all of them, or those within the cutoff."""
+
+    def __init__(
+        self,
+        region: EmbeddedRegion,
+        atoms: torch.Tensor,
+        sources: torch.Tensor,
+        cell: torch.Tensor | None,
+    ) -> None:
+        close = _within_reach(region, atoms, sources, cell)
+        vectors = nearest_images(atoms[:, None] - sources[close], cell)
+        squared = squared_lengths(vectors)
+        limit = math.inf if region.cutoff is None else region.cutoff**2
+        self._atoms, chosen = torch.nonzero(squared < limit, as_tuple=True)
+        self._sources = close[chosen]
+        self._vectors = vectors[self._atoms, chosen]
+        self._sizes = len(atoms), len(sources)
+        splitting = None if region.cutoff is None else ewald_splitting(region.cutoff)
+        strength, slope = charge_kernel(
+            squared[self._atoms, chosen], region.polarizability[self._atoms], splitting
+        )
+        charges = region.source_charges[self._sources]
+        self._strength, self._slope = charges * strength, charges * slope
+
+    def field(self) -> torch.Tensor:
+        """At the atoms, (n_atoms, 3) e/Å²."""
+        field = torch.zeros((self._sizes[0], 3), dtype=self._vectors.dtype)
+        return field.index_add_(0, self._atoms, self._strength[:, None] * self._vectors)
+
+    def forces(self, dipoles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """On atoms and sources, at fixed dipoles (n_atoms, 3) e Å; e²/Å²."""
+        mine = dipoles[self._atoms]
+        along = self._slope * (mine * self._vectors).sum(1)
+        pair = self._strength[:, None] * mine + along[:, None] * self._vectors
+        on_atoms = torch.zeros_like(dipoles).index_add_(0, self._atoms, pair)
+        on_sources = torch.zeros((self._sizes[1], 3), dtype=dipoles.dtype)
+        return on_atoms, on_sources.index_add_(0, self._sources, pair, alpha=-1.0)
 
 
 class ElectrostaticComputation:
@@ -108,32 +172,57 @@ class ElectrostaticComputation:
         """
         self._region = region
         self._skipped = skipped
+        self._mesh: Mesh | None = None
+        self._warned = False
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        """Energy in kJ/mol and forces in kJ/mol/nm."""
+        """Energy in kJ/mol and forces in kJ/mol/nm.
+
+        Raises:
+            ArchiveError: the force was saved with another form of the embedding. Raised here, as
+                OpenMM ends the process at an error while it reads a force.
+        """
+        if set(vars(self._region)) != {field.name for field in fields(EmbeddedRegion)}:
+            raise ArchiveError(
+                "this System was saved with another form of electrostatic embedding (in the first "
+                "one charges flowed within the region): make it again with createMixedSystem"
+            )
         positions = state.getPositions(asNumpy=True)._value * NM_TO_ANGSTROM
-        forces = np.zeros_like(positions)
         if self._skipped:
             parameters = state.getParameters()
             if parameters[PARAMETER] == 0.0 and parameters[AT_ZERO] == 0.0:
-                return 0.0, forces
-        region = self._region
-        cell = None
-        if region.periodic:
-            cell = torch.from_numpy(
-                state.getPeriodicBoxVectors(asNumpy=True)._value * NM_TO_ANGSTROM
-            )
-        n_atoms = len(region.atoms)
+                return 0.0, np.zeros_like(positions)
         everything = torch.from_numpy(positions)
-        atoms = everything[:n_atoms].clone().requires_grad_(True)
-        near = _within_reach(region, everything[:n_atoms], everything[n_atoms:], cell)
-        sources = everything[n_atoms:][near].clone().requires_grad_(True)
-        with torch.enable_grad():
-            energy = embedding_energy(region, atoms, sources, region.source_charges[near], cell)
-            slopes = torch.autograd.grad(energy, [atoms, sources])
-        forces[:n_atoms] = -slopes[0].numpy()
-        forces[n_atoms:][near.numpy()] = -slopes[1].numpy()
-        return energy.item() * EV_TO_KJ_MOL, forces * EV_PER_ANGSTROM_TO_KJ_MOL_NM
+        n_atoms = len(self._region.atoms)
+        found = polarization(
+            self._region, everything[:n_atoms], everything[n_atoms:], self._mesh_of(state)
+        )
+        if not found.coupled and not self._warned:
+            self._warned = True
+            _log.warning(
+                "atoms of the ML region are so close that they would polarize each other without "
+                "limit: each is polarized alone there (said once)"
+            )
+        forces = torch.cat([found.atom_forces, found.source_forces]).numpy()
+        return found.energy * EV_TO_KJ_MOL, forces * EV_PER_ANGSTROM_TO_KJ_MOL_NM
+
+    def _mesh_of(self, state: openmm.State) -> Mesh | None:
+        """The mesh in the box of the state; it is made anew when the box has changed."""
+        if self._region.cutoff is None:
+            return None
+        cell = torch.from_numpy(state.getPeriodicBoxVectors(asNumpy=True)._value * NM_TO_ANGSTROM)
+        # Contexts of several threads may share this object: each reads the attribute once.
+        mesh = self._mesh
+        if mesh is None or not torch.equal(mesh.cell, cell):
+            mesh = make_mesh(cell, ewald_splitting(self._region.cutoff))
+            self._mesh = mesh
+        return mesh
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_region": self._region, "_skipped": self._skipped}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_region"], state["_skipped"])  # type: ignore[misc]
 
 
 def make_electrostatic_force(
@@ -144,7 +233,7 @@ def make_electrostatic_force(
     computation = ElectrostaticComputation(region, interpolated)
     force = openmm.PythonForce(computation, parameters)
     force.setParticles([*region.atoms, *region.sources])
-    force.setUsesPeriodicBoundaryConditions(region.periodic)
+    force.setUsesPeriodicBoundaryConditions(region.cutoff is not None)
     force.setForceGroup(force_group)
     force.setName("electrostatic embedding")
     return fade_in(force, skipped=True) if interpolated else force
@@ -156,21 +245,22 @@ def _within_reach(
     sources: torch.Tensor,
     cell: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Which sources may lie within the cutoff of an atom, (n_sources,) bool."""
+    """Indices of the sources that may lie within the cutoff of an atom, (n_close,)."""
     if region.cutoff is None:
-        return torch.ones(len(sources), dtype=torch.bool)
-    arms = _nearest(atoms - atoms[0], cell)
+        return torch.arange(len(sources))
+    arms = nearest_images(atoms - atoms[0], cell)
     center = atoms[0] + arms.mean(0)
-    reach = region.cutoff + squared_lengths(arms - arms.mean(0)).max().sqrt()
-    return squared_lengths(_nearest(sources - center, cell)) < reach**2
+    reach = region.cutoff + float(squared_lengths(arms - arms.mean(0)).max().sqrt())
+    apart = squared_lengths(nearest_images(sources - center, cell))
+    return torch.nonzero(apart < reach**2)[:, 0]
 
 
-def _nearest(vectors: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+def nearest_images(vectors: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
     """Vectors to the nearest images, in a reduced cell and up to half its width."""
     if cell is None:
         return vectors
     for i in (2, 1, 0):
-        n_cells = torch.round(vectors[..., i].detach() / cell[i, i])
+        n_cells = torch.round(vectors[..., i] / cell[i, i])
         vectors = vectors - n_cells[..., None] * cell[i]
     return vectors
 

@@ -9,9 +9,11 @@ from openmm import app, unit
 
 from mace_mm.errors import ConfigError
 from mace_mm.simulation.electrostatic_force import EmbeddedRegion, spread_charges
-from mace_mm.simulation.electrostatics import charge_parameters, polarizabilities
+from mace_mm.simulation.electrostatics import polarizabilities
 from mace_mm.simulation.ml_mm_region import Region
 from mace_mm.units import NM_TO_ANGSTROM
+
+_IMPLICIT_SOLVENT = (openmm.GBSAOBCForce, openmm.CustomGBForce)
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ _log = logging.getLogger(__name__)
 def embedded_region(
     topology: app.Topology, system: openmm.System, region: Region, caps: Sequence[int]
 ) -> EmbeddedRegion:
-    """Collect charges, sources and the cutoff.
+    """Collect polarizabilities, sources and the cutoff.
 
     Args:
         topology: with the link atoms.
@@ -28,23 +30,25 @@ def embedded_region(
         caps: particle indices of the link atoms.
 
     Raises:
-        ConfigError: not exactly one NonbondedForce, or charges that depend on a global parameter.
-        ElementError: an element without parameters.
+        ConfigError: implicit solvent; not exactly one NonbondedForce; charges that depend on a
+            global parameter.
+        ElementError: an element without a polarizability.
     """
     force = _only_nonbonded(system)
     every = list(topology.atoms())
     atoms = [*region.atoms, *caps]
-    numbers = [every[i].element.atomic_number for i in atoms]
     charges = [
         force.getParticleParameters(i)[0].value_in_unit(unit.elementary_charge)
         for i in range(force.getNumParticles())
     ]
+    # The charges of virtual sites inside the region are its own.
+    inside = {*region.particles, *caps}
     omitted = _bonded_surroundings(force, region)
     residues = [[a.index for a in residue.atoms()] for residue in topology.residues()]
-    outside = [[i for i in group if i not in region and i not in caps] for group in residues]
+    outside = [[i for i in group if i not in inside] for group in residues]
     spread = spread_charges(charges, omitted, outside)
-    sources = [i for i, q in enumerate(spread) if q != 0.0 and i not in region]
-    lost = sum(q for i, q in enumerate(charges) if i not in region) - sum(
+    sources = [i for i, q in enumerate(spread) if q != 0.0 and i not in inside]
+    lost = sum(q for i, q in enumerate(charges) if i not in inside) - sum(
         spread[i] for i in sources
     )
     if abs(lost) > 1e-3:
@@ -53,24 +57,32 @@ def embedded_region(
             "within three bonds of it",
             lost,
         )
-    method = force.getNonbondedMethod()
-    own = [charges[i] for i in region.atoms] + [0.0] * len(caps)
     cutoff = None
-    if method != openmm.NonbondedForce.NoCutoff:
+    if force.usesPeriodicBoundaryConditions():
         cutoff = force.getCutoffDistance().value_in_unit(unit.nanometer) * NM_TO_ANGSTROM
+    _log.warning(
+        "electrostatic embedding is experimental: the charges of the force field stay, dipoles "
+        "induced in %d atoms of the ML region by %d charges are added",
+        len(atoms),
+        len(sources),
+    )
     return EmbeddedRegion(
         atoms=tuple(atoms),
-        parameters=charge_parameters(numbers),
-        polarizability=polarizabilities(numbers),
-        force_field_charges=torch.tensor(own, dtype=torch.float64),
+        polarizability=polarizabilities([every[i].element.atomic_number for i in atoms]),
         sources=tuple(sources),
         source_charges=torch.tensor([spread[i] for i in sources], dtype=torch.float64),
         cutoff=cutoff,
-        periodic=bool(force.usesPeriodicBoundaryConditions()),
     )
 
 
 def _only_nonbonded(system: openmm.System) -> openmm.NonbondedForce:
+    for force in system.getForces():
+        if isinstance(force, _IMPLICIT_SOLVENT):
+            raise ConfigError(
+                "electrostatic embedding needs the solvent as molecules or none: a "
+                f"{type(force).__name__} (implicit solvent) would screen the charges, and the "
+                "dipoles that they induce would not know it. Use embedding='mechanical'"
+            )
     found = [f for f in system.getForces() if isinstance(f, openmm.NonbondedForce)]
     if len(found) != 1:
         raise ConfigError(
