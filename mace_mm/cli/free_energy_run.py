@@ -56,7 +56,9 @@ def show_plan(console: Console, plans: Iterable["Plan"]) -> None:
         "wall time",
     )
     total = 0.0
+    starts = []
     for plan in plans:
+        starts.append(f"{plan.name} starts from {plan.conformers}")
         total += plan.wall_s
         table.add_row(
             plan.name,
@@ -68,6 +70,8 @@ def show_plan(console: Console, plans: Iterable["Plan"]) -> None:
             describe_duration(plan.wall_s),
         )
     console.print(table)
+    for line in starts:
+        console.print(line, markup=False, highlight=False)
     console.print(f"expected wall time: {describe_duration(total)}", highlight=False)
 
 

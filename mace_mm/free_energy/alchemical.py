@@ -6,19 +6,33 @@ from openmmtools.alchemy import AbsoluteAlchemicalFactory, AlchemicalRegion
 
 from mace_mm.errors import InputError
 from mace_mm.free_energy.config import Conditions
+from mace_mm.free_energy.conformers import End
 from mace_mm.free_energy.follow import observers_of
 from mace_mm.free_energy.inputs import MMSystem
-from mace_mm.free_energy.leg import Leg, fingerprint
+from mace_mm.free_energy.isolated import add_implicit_water, isolate, uncharged
+from mace_mm.free_energy.leg import GAS_CONSTANT_KJ_MOL_K, Leg, fingerprint
+from mace_mm.free_energy.leg_conformers import conformers_of
 from mace_mm.free_energy.schedule import Schedule
+from mace_mm.free_energy.settings import Starts
 
 logger = logging.getLogger(__name__)
 
 
-def decoupling_leg(name: str, mm: MMSystem, schedule: Schedule, conditions: Conditions) -> Leg:
+_DEFAULT_STARTS = Starts()
+
+
+def decoupling_leg(
+    name: str,
+    mm: MMSystem,
+    schedule: Schedule,
+    conditions: Conditions,
+    starts: Starts = _DEFAULT_STARTS,
+) -> Leg:
     """From the full molecule (first state) to one without charges and outer Lennard-Jones forces.
 
     Charges are annihilated, with exact PME; Lennard-Jones interactions inside the molecule stay.
-    Soft core of openmmtools (Beutler et al., Chem. Phys. Lett. 222, 529, 1994).
+    Soft core of openmmtools (Beutler et al., Chem. Phys. Lett. 222, 529, 1994). ``starts`` says
+    which conformers it starts from.
 
     Raises:
         InputError: forces that openmmtools cannot make alchemical.
@@ -35,6 +49,9 @@ def decoupling_leg(name: str, mm: MMSystem, schedule: Schedule, conditions: Cond
         system = factory.create_alchemical_system(mm.system, region)
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"{name} cannot be made alchemical: {error}") from error
+    conformers = conformers_of(
+        mm, lambda: _ends(mm), starts, GAS_CONSTANT_KJ_MOL_K * conditions.temperature_k
+    )
     return Leg(
         name=name,
         system=system,
@@ -44,5 +61,19 @@ def decoupling_leg(name: str, mm: MMSystem, schedule: Schedule, conditions: Cond
         temperature_k=conditions.temperature_k,
         pressure_bar=None if mm.box_nm is None else conditions.pressure_bar,
         origin=fingerprint(mm.system),
-        observers=observers_of(mm.topology, mm.ligand, mm.positions_nm),
+        observers=observers_of(mm.topology, mm.ligand, mm.positions_nm, conformers),
+        conformers=conformers,
+    )
+
+
+def _ends(mm: MMSystem) -> tuple[End, ...]:
+    """The whole and the uncharged molecule alone, the whole one in a continuum where it is
+    surrounded."""
+    alone = isolate(mm)
+    bare = uncharged(alone.system)
+    if mm.box_nm is not None:
+        add_implicit_water(alone, alone.system)
+    return (
+        End(name="the force field", system=alone.system),
+        End(name="the force field without charges", system=bare),
     )

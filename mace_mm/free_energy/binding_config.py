@@ -13,6 +13,7 @@ from mace_mm.free_energy.settings import (
     Execution,
     Limits,
     Settings,
+    Starts,
     Switching,
     Windows,
 )
@@ -70,6 +71,7 @@ class BindingConfig(Settings):
     dynamics: Dynamics = Dynamics()
     windows: Windows | None = Windows()
     switching: Switching | None = None
+    starts: Starts = Starts()
     limits: Limits = Limits()
     execution: Execution = Execution()
 

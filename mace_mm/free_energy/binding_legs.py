@@ -63,6 +63,7 @@ def binding_legs(config: BindingConfig) -> dict[tuple[str, str], Leg]:
                 schedule,
                 config.conditions,
                 further,
+                config.starts,
             )
     return legs
 

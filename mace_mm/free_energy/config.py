@@ -12,6 +12,7 @@ from mace_mm.free_energy.settings import (
     Execution,
     Limits,
     Settings,
+    Starts,
     Switching,
     Windows,
 )
@@ -34,6 +35,12 @@ class InputFiles(Settings):
     freesolv: Path | None = Field(default=None, description="folder of the FreeSolv database")
     molecule: str | None = Field(default=None, description="in it: mobley_N or the IUPAC name")
     ligand: str | tuple[int, ...] | None = None
+    smiles: str | None = Field(
+        default=None, description="of the ligand, where the files leave its bond orders open"
+    )
+    conformers: Path | None = Field(
+        default=None, description="SD, PDB or XYZ file: the ligand's replicas start in its records"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "InputFiles":
@@ -107,6 +114,7 @@ class CorrectionConfig(Settings):
     dynamics: Dynamics = Dynamics()
     windows: Windows | None = Windows()
     switching: Switching | None = Switching()
+    starts: Starts = Starts()
     limits: Limits = Limits()
     execution: Execution = Execution()
 

@@ -48,7 +48,7 @@ def make_context(
 def minimized_starts(
     leg: Leg, states: Sequence[int], max_iterations: int, dynamics: Dynamics
 ) -> list[tools.SamplerState]:
-    """The leg's start positions, minimized in each of some states.
+    """The leg's starts, one after the other, minimized in each of some states.
 
     openmmtools' own minimization copies the System several times a replica, and a copy of a
     System with a network in it takes half a second.
@@ -58,7 +58,8 @@ def minimized_starts(
     for state in states:
         if leg.box_nm is not None:
             context.setPeriodicBoxVectors(*leg.box_nm)
-        context.setPositions(leg.positions_nm)
+        context.setPositions(leg.start_nm(state))
+        context.computeVirtualSites()
         for name, value in leg.schedule.parameters[state].items():
             context.setParameter(name, value)
         openmm.LocalEnergyMinimizer.minimize(context, maxIterations=max_iterations)

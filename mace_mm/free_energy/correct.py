@@ -88,6 +88,7 @@ def correction_leg(config: CorrectionConfig) -> Leg:
         config.potential,
         linear_schedule(lambdas, INTERPOLATION_PARAMETER),
         config.conditions,
+        starts=config.starts,
     )
 
 

@@ -11,16 +11,21 @@ from openmmml import MLPotential
 from mace_mm.deploy.open_model import model_path
 from mace_mm.errors import ConfigError, InputError, MaceMMError
 from mace_mm.free_energy.config import Conditions, Potential
+from mace_mm.free_energy.conformers import End
 from mace_mm.free_energy.follow import observers_of
 from mace_mm.free_energy.inputs import MMSystem
-from mace_mm.free_energy.leg import Leg, fingerprint
+from mace_mm.free_energy.isolated import add_implicit_water, isolate
+from mace_mm.free_energy.leg import GAS_CONSTANT_KJ_MOL_K, Leg, fingerprint
+from mace_mm.free_energy.leg_conformers import conformers_of
 from mace_mm.free_energy.schedule import Schedule
+from mace_mm.free_energy.settings import Starts
 from mace_mm.simulation.openmm_plugin import MaceEmbeddingFactory
 from mace_mm.simulation.openmm_potential import MacePotentialImpl
 
 logger = logging.getLogger(__name__)
 
 INTERPOLATION_PARAMETER = "lambda_interpolate"
+_DEFAULT_STARTS = Starts()
 
 
 def end_state_leg(
@@ -30,11 +35,13 @@ def end_state_leg(
     schedule: Schedule,
     conditions: Conditions,
     further: Sequence[openmm.Force] = (),
+    starts: Starts = _DEFAULT_STARTS,
 ) -> Leg:
     """E(λ) = (1 - λ) E_MM + λ E_ML/MM, through OpenMM-ML's mechanical embedding.
 
     The ligand's interactions with its surroundings are the force field's at both ends; inside it
     the force field is replaced. ``further`` forces, such as a restraint, act in every state.
+    ``starts`` says which conformers it starts from.
 
     Raises:
         ConfigError: a potential that OpenMM-ML does not know.
@@ -42,23 +49,17 @@ def end_state_leg(
         ChargeError: a charge of the ligand that the model was not trained for.
     """
     implementation = _implementation(potential)
-    try:
-        info = implementation.createMixedSystem(
-            mm.topology,
-            mm.system,
-            list(mm.ligand),
-            interpolate=True,
-            returnInfo=True,
-            **_options(potential),
-        )
-    except MaceMMError:
-        raise
-    except (ValueError, TypeError, openmm.OpenMMException) as error:
-        raise InputError(f"OpenMM-ML cannot mix {potential.name} into {name}: {error}") from error
+    info = _mixed(implementation, name, mm, potential, interpolate=True)
     system = info["system"]
     for force in further:
         system.addForce(openmm.XmlSerializer.clone(force))
     periodic = mm.box_nm is not None
+    conformers = conformers_of(
+        mm,
+        lambda: _ends(implementation, name, mm, potential),
+        starts,
+        GAS_CONSTANT_KJ_MOL_K * conditions.temperature_k,
+    )
     return Leg(
         name=name,
         system=system,
@@ -68,8 +69,9 @@ def end_state_leg(
         temperature_k=conditions.temperature_k,
         pressure_bar=conditions.pressure_bar if periodic else None,
         origin=fingerprint(mm.system, _energies(potential), *_weights(potential), *further),
-        observers=observers_of(mm.topology, mm.ligand, mm.positions_nm),
+        observers=observers_of(mm.topology, mm.ligand, mm.positions_nm, conformers),
         warnings=tuple(info.get("warnings", ())),
+        conformers=conformers,
     )
 
 
@@ -95,6 +97,44 @@ def _implementation(potential: Potential) -> MLPotential:
         return MLPotential(potential.name, **arguments)
     except KeyError as error:
         raise ConfigError(f"OpenMM-ML knows no potential named {potential.name!r}") from error
+
+
+def _mixed(
+    implementation: MLPotential,
+    name: str,
+    mm: MMSystem,
+    potential: Potential,
+    *,
+    interpolate: bool,
+) -> dict[str, Any]:
+    """What createMixedSystem tells: the system and its warnings."""
+    try:
+        info: dict[str, Any] = implementation.createMixedSystem(
+            mm.topology,
+            mm.system,
+            list(mm.ligand),
+            interpolate=interpolate,
+            returnInfo=True,
+            **_options(potential),
+        )
+    except MaceMMError:
+        raise
+    except (ValueError, TypeError, openmm.OpenMMException) as error:
+        raise InputError(f"OpenMM-ML cannot mix {potential.name} into {name}: {error}") from error
+    return info
+
+
+def _ends(
+    implementation: MLPotential, name: str, mm: MMSystem, potential: Potential
+) -> tuple[End, ...]:
+    """Both ends for the ligand alone, in a continuum where it is surrounded."""
+    alone = isolate(mm)
+    mixed = _mixed(implementation, name, alone, potential, interpolate=False)
+    systems = {"the force field": alone.system, potential.name: mixed["system"]}
+    if mm.box_nm is not None:
+        for system in systems.values():
+            add_implicit_water(alone, system)
+    return tuple(End(name=end, system=system) for end, system in systems.items())
 
 
 def _options(potential: Potential) -> dict[str, Any]:

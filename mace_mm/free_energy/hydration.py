@@ -31,6 +31,7 @@ from mace_mm.free_energy.settings import (
     Execution,
     Limits,
     Settings,
+    Starts,
     Switching,
     Windows,
 )
@@ -78,6 +79,7 @@ class HydrationConfig(Settings):
     dynamics: Dynamics = Dynamics()
     windows: Windows | None = Windows()
     switching: Switching | None = None
+    starts: Starts = Starts()
     limits: Limits = Limits()
     execution: Execution = Execution()
 
@@ -128,7 +130,7 @@ def hydration_legs(config: HydrationConfig) -> dict[str, tuple[Leg, Protocol]]:
                 update={"platform": "Reference", "platform_properties": {}}
             )
         legs[decoupling] = (
-            decoupling_leg(decoupling, mm, schedule, config.conditions),
+            decoupling_leg(decoupling, mm, schedule, config.conditions, config.starts),
             Protocol(
                 windows=config.decoupling.windows(),
                 switching=None,
@@ -150,6 +152,7 @@ def hydration_legs(config: HydrationConfig) -> dict[str, tuple[Leg, Protocol]]:
                 config.potential,
                 linear_schedule(lambdas, INTERPOLATION_PARAMETER),
                 config.conditions,
+                starts=config.starts,
             ),
             Protocol(
                 windows=config.windows,

@@ -29,6 +29,8 @@ class MMSystem:
         positions_nm: (n_atoms, 3).
         box_nm: (3, 3) rows, None without periodic boundaries.
         ligand: indices of the ligand's atoms, ascending.
+        smiles: of the ligand as it is charged, None if not known.
+        conformers: file of the ligand's conformers, None if there is none.
     """
 
     topology: app.Topology
@@ -36,6 +38,8 @@ class MMSystem:
     positions_nm: np.ndarray
     box_nm: np.ndarray | None
     ligand: tuple[int, ...]
+    smiles: str | None = None
+    conformers: Path | None = None
 
     def __post_init__(self) -> None:
         counts = {
@@ -65,7 +69,9 @@ def load_system(files: InputFiles, cutoff_nm: float = 1.0) -> MMSystem:
         InputError: files that are missing, cannot be read or do not belong together; no ligand.
         DependencyError: SD files without openmmforcefields.
     """
-    for path in (files.prmtop, files.inpcrd, files.system_xml, files.pdb, files.sdf):
+    for path in (
+        files.prmtop, files.inpcrd, files.system_xml, files.pdb, files.sdf, files.conformers,
+    ):  # fmt: skip
         if path is not None and not path.is_file():
             raise InputError(f"no such file: {path}")
     if files.prmtop is not None and files.inpcrd is not None:
@@ -90,7 +96,14 @@ def load_system(files: InputFiles, cutoff_nm: float = 1.0) -> MMSystem:
         positions_nm=positions,
         box_nm=box,
         ligand=select_ligand(topology, files.ligand),
+        smiles=files.smiles,
+        conformers=files.conformers,
     )
+
+
+def is_solvent(residue: app.topology.Residue) -> bool:
+    """Whether a residue is water or an ion."""
+    return str(residue.name).upper() in _SOLVENT
 
 
 def select_ligand(topology: app.Topology, chosen: str | tuple[int, ...] | None) -> tuple[int, ...]:
@@ -122,9 +135,7 @@ def select_ligand(topology: app.Topology, chosen: str | tuple[int, ...] | None) 
             )
         atoms = tuple(sorted(atom.index for atom in residues[0].atoms()))
     else:
-        atoms = tuple(
-            atom.index for atom in topology.atoms() if atom.residue.name.upper() not in _SOLVENT
-        )
+        atoms = tuple(atom.index for atom in topology.atoms() if not is_solvent(atom.residue))
     if not atoms:
         raise InputError("the ligand has no atoms: name its residue or its atom indices")
     inside = set(atoms)

@@ -1,6 +1,7 @@
 """One leg of a thermodynamic cycle: a system with coupling parameters, and its states."""
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from openmmtools import states as tools
 
 from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.errors import ConfigError, DataError, GeometryError, InputError
+from mace_mm.free_energy.leg_conformers import LegConformers
 from mace_mm.free_energy.observers import Observer
 from mace_mm.free_energy.schedule import Schedule
 
@@ -21,6 +23,7 @@ GAS_CONSTANT_KJ_MOL_K = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(
 )
 _SYSTEM_NAME = "system.xml"
 _LEG_NAME = "leg.json"
+_STARTS_NAME = "starts.npy"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +41,9 @@ class Leg:
         origin: fingerprint of the energies, so that no run is continued with others.
         observers: what looks at the molecule at every iteration; not saved with the leg.
         warnings: what the model was not trained for, sentences; not saved with the leg.
+        conformers: how its starts are found, not saved with the leg; None where that is not known.
+        starts_nm: (n_starts, n_atoms, 3) where replicas start, one after the other and from the
+            first again; None for ``positions_nm`` alone.
     """
 
     name: str
@@ -50,6 +56,8 @@ class Leg:
     origin: str = ""
     observers: tuple[Observer, ...] = ()
     warnings: tuple[str, ...] = ()
+    conformers: LegConformers | None = None
+    starts_nm: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n_atoms = self.system.getNumParticles()
@@ -57,6 +65,11 @@ class Leg:
             raise InputError(
                 f"leg {self.name}: positions of {n_atoms} particles were expected, "
                 f"got shape {self.positions_nm.shape}"
+            )
+        if self.starts_nm is not None and self.starts_nm.shape[1:] != (n_atoms, 3):
+            raise InputError(
+                f"leg {self.name}: starts of {n_atoms} particles were expected, "
+                f"got shape {self.starts_nm.shape}"
             )
         if not np.isfinite(self.positions_nm).all():
             raise GeometryError(f"leg {self.name}: start positions are not finite")
@@ -78,6 +91,12 @@ class Leg:
     @property
     def kt_kj_mol(self) -> float:
         return GAS_CONSTANT_KJ_MOL_K * self.temperature_k
+
+    def start_nm(self, replica: int) -> np.ndarray:
+        """(n_atoms, 3) where a replica starts; of switching, its direction."""
+        if self.starts_nm is None:
+            return self.positions_nm
+        return np.asarray(self.starts_nm[replica % len(self.starts_nm)])
 
     def identity(self) -> dict[str, Any]:
         """What two runs of one leg must share, ready for JSON."""
@@ -121,6 +140,10 @@ class Leg:
         write_atomically(
             folder / _SYSTEM_NAME, openmm.XmlSerializer.serialize(self.system).encode()
         )
+        if self.starts_nm is not None:
+            buffer = io.BytesIO()
+            np.save(buffer, self.starts_nm)
+            write_atomically(folder / _STARTS_NAME, buffer.getvalue())
         content = self.identity() | {
             "linear": self.schedule.linear,
             "positions_nm": self.positions_nm.tolist(),
@@ -154,6 +177,7 @@ def load_leg(folder: Path) -> Leg:
             (folder / _SYSTEM_NAME).read_text(encoding="utf-8")
         )
         box = content["box_nm"]
+        starts = folder / _STARTS_NAME
         return Leg(
             name=content["name"],
             system=system,
@@ -167,8 +191,9 @@ def load_leg(folder: Path) -> Leg:
             temperature_k=content["temperature_k"],
             pressure_bar=content["pressure_bar"],
             origin=content["origin"],
+            starts_nm=np.load(starts, allow_pickle=False) if starts.exists() else None,
         )
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, EOFError, ValueError) as error:
         raise DataError(f"{folder} holds no leg that can be read: {error}") from error
 
 

@@ -28,6 +28,7 @@ class Plan:
         steps: all steps of dynamics.
         energies: all further energies, for the overlap of windows and the work of switches.
         workers: processes that share the work.
+        conformers: in how many the leg starts, and why.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Plan:
     steps: int
     energies: int
     workers: int
+    conformers: str = ""
 
     @property
     def wall_s(self) -> float:
@@ -86,7 +88,15 @@ def plan_leg(leg: Leg, protocol: Protocol) -> Plan:
         steps=steps,
         energies=energies,
         workers=protocol.execution.workers,
+        conformers=_count_conformers(leg, protocol),
     )
+
+
+def _count_conformers(leg: Leg, protocol: Protocol) -> str:
+    """Looks for them, as the run will."""
+    if leg.conformers is None:
+        return "1 conformer, as given"
+    return leg.conformers.prepare(None, protocol.n_replicas(leg)).ground
 
 
 def count_work(n_states: int, protocol: Protocol) -> tuple[int, int]:

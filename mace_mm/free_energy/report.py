@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mace_mm.deploy.atomic_write import write_atomically
+from mace_mm.free_energy.conformer_section import conformer_section
 from mace_mm.free_energy.convergence import Verdict
 from mace_mm.free_energy.estimator import Estimate
 from mace_mm.free_energy.figures import leg_figure, to_png
@@ -82,6 +83,7 @@ def write_report(
             f"<h2>{html.escape(leg.name)}</h2>",
             _table(leg.methods),
             _samples(leg),
+            conformer_section(leg.conformers),
             f'<img alt="convergence of {html.escape(leg.name)}" '
             f'src="data:image/png;base64,{base64.b64encode(picture).decode()}">',
         ]

@@ -14,6 +14,7 @@ import mpiplus
 from mace_mm.deploy.atomic_write import write_atomically
 from mace_mm.errors import ConfigError, DataError
 from mace_mm.folder_lock import only_process
+from mace_mm.free_energy.conformer_result import ConformerResult, FollowedRun, judge_run
 from mace_mm.free_energy.convergence import (
     Verdict,
     join_verdicts,
@@ -27,12 +28,14 @@ from mace_mm.free_energy.leg import Leg
 from mace_mm.free_energy.samples import collect
 from mace_mm.free_energy.sampling import run_windows
 from mace_mm.free_energy.settings import Dynamics, Execution, Limits, Switching, Windows
+from mace_mm.free_energy.starting import with_starts
 from mace_mm.free_energy.switching import FORWARD, REVERSE, read_work
 from mace_mm.free_energy.work import SwitchAnalysis, analyze_switches
 
 logger = logging.getLogger(__name__)
 
 RESULT_NAME = "result.json"
+CONFORMERS_FOLDER = "conformers"
 
 OnStage = Callable[[str, int, int], None]
 
@@ -51,6 +54,10 @@ class Protocol:
         if self.windows is None and self.switching is None:
             raise ConfigError("one of windows and switching is needed, got neither")
 
+    def n_replicas(self, leg: Leg) -> int:
+        """Trajectories of a leg, each of which may start in another conformer."""
+        return leg.schedule.n_states if self.windows is not None else 2
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LegResult:
@@ -59,7 +66,8 @@ class LegResult:
     Attributes:
         name: of the leg.
         windows, switches: analyses of what was run.
-        verdict: of both, and of their agreement.
+        verdict: of both, of their agreement, and of what was seen of the molecule.
+        conformers: starts and followed coordinates, None for legs without a ligand that is known.
         elapsed_s: wall time of this process; a continued run counts its last part only.
     """
 
@@ -68,6 +76,7 @@ class LegResult:
     switches: SwitchAnalysis | None
     verdict: Verdict
     elapsed_s: float
+    conformers: ConformerResult | None = None
 
     @property
     def estimate(self) -> Estimate:
@@ -101,6 +110,8 @@ class LegResult:
             "methods": {name: estimate_json(value) for name, value in self.methods.items()},
             "elapsed_s": round(self.elapsed_s, 1),
         }
+        if self.conformers is not None:
+            content["conformers"] = self.conformers.to_json()
         if self.windows is not None:
             content["windows"] = {
                 "lambdas": list(self.windows.samples.schedule.coordinates),
@@ -161,6 +172,9 @@ def _run_leg(
     leg: Leg, folder: Path, protocol: Protocol, on_stage: OnStage | None
 ) -> LegResult | None:
     started = time.monotonic()
+    known = None
+    if is_first_rank():
+        leg, known = with_starts(leg, folder / CONFORMERS_FOLDER, protocol.n_replicas(leg))
     report = on_stage or (lambda stage, done, total: None)
     distributed = protocol.execution.workers > 1 or protocol.execution.scheduler is not None
     windows = None
@@ -191,32 +205,46 @@ def _run_leg(
         windows = analyze_windows(samples)
     switches = None
     if protocol.switching is not None:
-        works = [
-            read_work(journal, protocol.switching)
-            for journal in run_tasks(
-                leg,
-                switch_tasks(folder, protocol.switching, protocol.dynamics),
-                protocol.execution,
-                lambda done, total: report("switches", done, total),
-            )
-        ]
+        switched = run_tasks(
+            leg,
+            switch_tasks(folder, protocol.switching, protocol.dynamics),
+            protocol.execution,
+            lambda done, total: report("switches", done, total),
+        )
+        works = [read_work(journal, protocol.switching) for journal in switched]
         switches = analyze_switches(works[FORWARD], works[REVERSE], leg.temperature_k)
+    conformers = None
+    if leg.conformers is not None and known is not None:
+        followed: dict[str, FollowedRun] = {}
+        if protocol.windows is not None:
+            discard = protocol.windows.equilibration
+            followed["windows"] = journals, discard, leg.schedule.coordinates
+        if protocol.switching is not None:
+            followed["switches"] = switched, protocol.switching.equilibration, (0.0, 1.0)
+        conformers = judge_run(leg.conformers, known, followed, protocol.limits)
+        conformers.write_drawings(folder / CONFORMERS_FOLDER)
     result = LegResult(
         name=leg.name,
         windows=windows,
         switches=switches,
-        verdict=judge_leg(windows, switches, protocol.limits),
+        verdict=judge_leg(windows, switches, protocol.limits, conformers),
         elapsed_s=time.monotonic() - started,
+        conformers=conformers,
     )
     write_atomically(folder / RESULT_NAME, json.dumps(result.to_json(), indent=1).encode())
     return result
 
 
 def judge_leg(
-    windows: WindowAnalysis | None, switches: SwitchAnalysis | None, limits: Limits
+    windows: WindowAnalysis | None,
+    switches: SwitchAnalysis | None,
+    limits: Limits,
+    conformers: ConformerResult | None = None,
 ) -> Verdict:
-    """The verdict over windows, switches, and the agreement of the two."""
+    """The verdict over windows, switches, the agreement of the two, and the conformers."""
     parts: dict[str, Verdict] = {}
+    if conformers is not None:
+        parts["conformers"] = conformers.verdict
     if windows is not None:
         parts["windows"] = judge_windows(windows, limits)
     if switches is not None:

@@ -60,6 +60,23 @@ class Switching(Settings):
         return self
 
 
+class Starts(Settings):
+    """In which conformers of the ligand the replicas of a leg start."""
+
+    search: bool = Field(default=True, description="look for conformers; false keeps the pose")
+    most: int | None = Field(default=None, ge=1, description="starts; null for one a replica")
+    window_kt: float = Field(
+        default=3.0,
+        gt=0.0,
+        description="a conformer counts up to this energy above the lowest, at either end: "
+        "at 3 kT it holds 5 % and is worth 0.1 kJ/mol",
+    )
+    embedded: int = Field(default=60, ge=0, description="structures that RDKit makes")
+    relaxed: int = Field(
+        default=30, ge=1, description="most structures that the model relaxes, lowest first"
+    )
+
+
 class Execution(Settings):
     """Where windows and switches run."""
 

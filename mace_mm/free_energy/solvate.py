@@ -57,6 +57,8 @@ def solvate(mm: MMSystem, solvent: Solvent) -> MMSystem:
         positions_nm=np.concatenate([positions, water_positions.reshape(-1, 3)]),
         box_nm=box,
         ligand=mm.ligand,
+        smiles=mm.smiles,
+        conformers=mm.conformers,
     )
 
 

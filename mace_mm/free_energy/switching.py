@@ -54,10 +54,11 @@ class SwitchRun:
         self.context = make_context(system, self._integrator, dynamics)
 
     def begin(self, minimization: int) -> None:
-        """Minimize the leg's start positions in this direction's end state."""
+        """Minimize this direction's start in its end state."""
         if self.leg.box_nm is not None:
             self.context.setPeriodicBoxVectors(*self.leg.box_nm)
-        self.context.setPositions(self.leg.positions_nm)
+        self.context.setPositions(self.leg.start_nm(self.direction))
+        self.context.computeVirtualSites()
         self.context.setParameter(self._name, self._start)
         openmm.LocalEnergyMinimizer.minimize(self.context, maxIterations=minimization)
         self.context.setVelocitiesToTemperature(self.leg.temperature_k * unit.kelvin)
