@@ -27,7 +27,7 @@ SIZES ?= 27 192
 BIN := $(VENV)/bin
 PIP_FLAGS := --disable-pip-version-check -qq --progress-bar off
 # Also what the compiled engine is made of: an editable install would keep the old one.
-BUILD_INPUTS := pyproject.toml setup.py $(wildcard mace_mm/kernels/csrc/*) mace_mm/kernels/contraction_code.py
+BUILD_INPUTS := pyproject.toml setup.py $(wildcard engine/*/*.* engine/*/*/*.*) mace_mm/kernels/contraction_code.py
 WORKERS ?= 2
 # One thread a process: the test workers share the cores.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -42,7 +42,7 @@ help:
 
 # $(1) environment folder, $(2) requirements that decide about the installed torch
 define create_environment
-	@python=$$(scripts/find_python.sh $(PYTHON)); \
+	@python=$$(.ci/find_python.sh $(PYTHON)); \
 	echo "creating $(1) with $$($$python --version) ($$python)"; \
 	$$python -m venv --clear $(1)
 	$(1)/bin/python -m pip install $(PIP_FLAGS) --upgrade pip 'setuptools>=77' wheel ninja
@@ -58,7 +58,7 @@ define install_package
 	@touch $@
 endef
 
-$(VENV)/.created: scripts/find_python.sh
+$(VENV)/.created: .ci/find_python.sh
 	$(call create_environment,$(VENV),$(PAIR))
 
 # What a simulation needs; the checks and tests need more.
@@ -68,7 +68,7 @@ $(VENV)/.runnable: $(VENV)/.created $(BUILD_INPUTS)
 $(VENV)/.installed: $(VENV)/.runnable
 	$(call install_package,$(VENV),$(EXTRAS),$(PAIR))
 
-$(PLAIN)/.created: scripts/find_python.sh
+$(PLAIN)/.created: .ci/find_python.sh
 	$(call create_environment,$(PLAIN),$(PLAIN_TORCH))
 
 $(PLAIN)/.installed: $(PLAIN)/.created $(BUILD_INPUTS)
@@ -90,7 +90,7 @@ lint: venv
 	$(BIN)/lint-imports --no-cache
 
 # Only these files are collected: others import optional packages that are not installed there.
-PLAIN_TESTS := $(shell grep -l 'mark\.plain' tests/test_*.py)
+PLAIN_TESTS := $(shell grep -rl --include='test_*.py' 'mark\.plain' tests)
 
 .PHONY: test-plain
 test-plain: $(PLAIN)/.installed
@@ -109,18 +109,18 @@ test-slow: venv
 test: lint test-plain test-main
 
 # The peers and their own torch live in an environment of their own; ten minutes or so.
-$(PEERS)/.installed: scripts/find_python.sh
+$(PEERS)/.installed: .ci/find_python.sh
 	$(call create_environment,$(PEERS),$(PLAIN_TORCH))
 	$(PEERS)/bin/python -m pip install $(PIP_FLAGS) mace-torch==0.3.16 symmetrix-xl==0.1.1
 	@touch $@
 
 .PHONY: benchmark
 benchmark: $(VENV)/.runnable $(PEERS)/.installed
-	$(PEERS)/bin/python benchmarks/peer_models.py $(PEERS)/models
+	$(PEERS)/bin/python benchmarks/speed/peer_models.py $(PEERS)/models
 	for layout in $(LAYOUTS); do \
 		$(BIN)/mace-mm benchmark $(PEERS)/models/$$layout.model $(SIZES:%=-n %) -o benchmark/$$layout \
-			--peer 'mace-torch=$(PEERS)/bin/python benchmarks/peer_mace_torch.py' \
-			--peer 'symmetrix-xl=$(PEERS)/bin/python benchmarks/peer_symmetrix_xl.py'; \
+			--peer 'mace-torch=$(PEERS)/bin/python benchmarks/speed/peer_mace_torch.py' \
+			--peer 'symmetrix-xl=$(PEERS)/bin/python benchmarks/speed/peer_symmetrix_xl.py'; \
 	done
 
 .PHONY: clean

@@ -16,7 +16,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("mace_mm") / "kernels"
-CSRC = KERNELS / "csrc"
+ENGINE = Path("engine")
+FOLDERS = [ENGINE / name for name in ("include", "src", "torch", "training")]
 SOURCES = {
     "engine": ("engine", "evaluator", "neighbors", "torch_op"),
     "training": ("training",),
@@ -30,7 +31,8 @@ COMMON = [
     "-fvisibility=hidden",
 ]
 COMMON += ["-ffp-contract=fast", "-Wno-psabi"]
-DEPENDS = [str(path) for path in sorted(CSRC.glob("*"))] + [str(KERNELS / "contraction_code.py")]
+DEPENDS = [str(path) for folder in FOLDERS for path in sorted(folder.rglob("*.*"))]
+DEPENDS += [str(KERNELS / "contraction_code.py")]
 FLAGS = {
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
     "avx2": ["-march=x86-64-v3"],
@@ -89,9 +91,8 @@ setup(
             f"mace_mm.kernels._{library}_{name}",
             [],
             language="c++",
-            include_dirs=[str(CSRC)],
-            depends=[str(p) for p in sorted(CSRC.glob("*"))]
-            + [str(KERNELS / "contraction_code.py")],
+            include_dirs=[str(folder) for folder in FOLDERS],
+            depends=DEPENDS,
             extra_compile_args=COMMON + FLAGS[name],
             extra_link_args=["-pthread", "-ldl"],
             optional=True,

@@ -22,8 +22,8 @@ from openmmml import MLPotential
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from mace_mm.simulation.ml_mm_boundary import with_link_atoms
-from mace_mm.simulation.ml_mm_reporter import RegionReporter
+from mace_mm.ml_mm.boundary import with_link_atoms
+from mace_mm.ml_mm.reporter import RegionReporter
 
 SEQUENCE = "GASAG"
 BACKBONE = {"N", "CA", "C", "O", "OXT", "H", "H2", "H3", "HA", "HA2", "HA3"}

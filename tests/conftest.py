@@ -40,7 +40,7 @@ def openmmtorch_installed() -> None:
 @pytest.fixture(scope="session", params=["pythonforce", "torchforce", "pythontorchforce"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Every way of calling torch from OpenMM that works here, one after another."""
-    from mace_mm.simulation.openmm_force import backend_problem
+    from mace_mm.openmm.force import backend_problem
 
     name = str(request.param)
     problem = None if name == "pythonforce" else backend_problem(name)

@@ -8,12 +8,12 @@ A research option: see docs/free-energy.md. The bundled model was not trained to
 import argparse
 from pathlib import Path
 
+from mace_mm.free_energy.analysis.report import write_report
 from mace_mm.free_energy.config import Conditions, InputFiles, Solvent
-from mace_mm.free_energy.correct import place_in_environment
 from mace_mm.free_energy.dependencies import check_dependencies
-from mace_mm.free_energy.direct import direct_leg
-from mace_mm.free_energy.report import write_report
-from mace_mm.free_energy.run_leg import Protocol, run_leg
+from mace_mm.free_energy.jobs.correct import place_in_environment
+from mace_mm.free_energy.jobs.run_leg import Protocol, run_leg
+from mace_mm.free_energy.legs.direct import direct_leg
 from mace_mm.free_energy.settings import Dynamics, Execution, Limits, Windows
 
 arguments = argparse.ArgumentParser(description=__doc__)

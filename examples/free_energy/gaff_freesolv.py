@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mace_mm.free_energy.config import InputFiles, Solvent
 from mace_mm.free_energy.dependencies import check_dependencies
-from mace_mm.free_energy.hydration import Decoupling, HydrationConfig, run_hydration
+from mace_mm.free_energy.jobs.hydration import Decoupling, HydrationConfig, run_hydration
 from mace_mm.free_energy.settings import Dynamics
 
 arguments = argparse.ArgumentParser(description=__doc__)

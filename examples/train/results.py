@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mace_mm.cli.compile import compile_checkpoint
-from mace_mm.data.extxyz import ExtxyzFile
-from mace_mm.deploy.archive import load_archive
-from mace_mm.simulation.machine import processor_name
-from mace_mm.training.checkpoint import latest_checkpoint, list_checkpoints
+from mace_mm.archive.archive import load_archive
+from mace_mm.data.formats.extxyz import ExtxyzFile
+from mace_mm.evaluate.machine import processor_name
+from mace_mm.training.archive import compile_checkpoint
 from mace_mm.training.config_file import parse_config
-from mace_mm.training.evaluation import evaluate_frames
-from mace_mm.training.setup import prepare_frames
+from mace_mm.training.evaluation.errors import evaluate_frames
+from mace_mm.training.run.checkpoint import latest_checkpoint, list_checkpoints
+from mace_mm.training.start.setup import prepare_frames
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"

@@ -15,18 +15,18 @@ from rich.logging import RichHandler
 from mace_mm import __version__
 from mace_mm.cli.active import active
 from mace_mm.cli.benchmark import benchmark
-from mace_mm.cli.binding import binding
 from mace_mm.cli.compile import compile_
-from mace_mm.cli.correct import correct
-from mace_mm.cli.data import data
+from mace_mm.cli.data.app import data
 from mace_mm.cli.evaluate import evaluate
+from mace_mm.cli.free_energy.binding import binding
+from mace_mm.cli.free_energy.correct import correct
+from mace_mm.cli.free_energy.hydration import hydration
 from mace_mm.cli.generate import (
     generate,
     generate_frames,
     generate_labels,
     generate_molecules,
 )
-from mace_mm.cli.hydration import hydration
 from mace_mm.cli.import_model import import_model
 from mace_mm.cli.info import info
 from mace_mm.cli.simulate import simulate

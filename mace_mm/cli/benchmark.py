@@ -30,9 +30,9 @@ def benchmark(
     ),
 ) -> None:
     """Time energy and forces of each engine, with ratios, medians and the machine."""
-    from mace_mm.deploy.open_model import open_model
-    from mace_mm.simulation import benchmark_report
-    from mace_mm.simulation.benchmark import make_system, run_benchmark
+    from mace_mm.archive.open_model import open_model
+    from mace_mm.simulation.benchmark import page as benchmark_report
+    from mace_mm.simulation.benchmark.timing import make_system, run_benchmark
 
     commands = dict(_split(peer) for peer in peers)
     archive = open_model(model)

@@ -9,7 +9,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from mace_mm.training.evaluation import ErrorSummary
+    from mace_mm.training.evaluation.errors import ErrorSummary
 
 _COLUMNS = (
     ("energy_mae", "energy\nMAE"),
@@ -41,11 +41,11 @@ def evaluate(
     """Compare energies and forces with the labels of a file, in all and by subset."""
     import torch
 
-    from mace_mm.deploy.open_model import open_model
+    from mace_mm.archive.open_model import open_model
     from mace_mm.errors import BackendError
     from mace_mm.training.config import FilesConfig
-    from mace_mm.training.evaluation import evaluate_frames, summarize
-    from mace_mm.training.evaluation_report import write_html, write_json
+    from mace_mm.training.evaluation.errors import evaluate_frames, summarize
+    from mace_mm.training.evaluation.page import write_html, write_json
     from mace_mm.training.frames import open_file
 
     dtypes = {"single": torch.float32, "double": torch.float64}

@@ -60,10 +60,10 @@ def generate_labels(
 
 
 def _run(config: Path, output: Path | None, workers: int | None, until: str) -> None:
-    from mace_mm.generation.execution_settings import ExecutionSettings
     from mace_mm.generation.generate import Step
     from mace_mm.generation.protocol import read_protocol
     from mace_mm.generation.report import Report
+    from mace_mm.generation.work.execution_settings import ExecutionSettings
 
     protocol = read_protocol(config)
     if workers is not None:

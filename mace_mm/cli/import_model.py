@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from mace_mm.cli.data_files import OVERWRITE, check_replaceable
+from mace_mm.cli.data.files import OVERWRITE, check_replaceable
 
 
 def import_model(
@@ -20,8 +20,8 @@ def import_model(
     """Turn a published mace-torch model into an archive, without running the file's code."""
     from dataclasses import replace
 
-    from mace_mm.deploy.archive import save_archive
-    from mace_mm.deploy.open_model import open_model
+    from mace_mm.archive.archive import save_archive
+    from mace_mm.archive.open_model import open_model
 
     check_replaceable(output, overwrite)
     archive = open_model(file, head=head)

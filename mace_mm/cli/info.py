@@ -10,7 +10,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from mace_mm.deploy.archive import Archive
+    from mace_mm.archive.archive import Archive
 
 
 def info(
@@ -22,7 +22,7 @@ def info(
     card: bool = typer.Option(False, "--card", help="Print the description too."),
 ) -> None:
     """Show the elements, architecture, origin and licences of a model."""
-    from mace_mm.deploy.open_model import open_model
+    from mace_mm.archive.open_model import open_model
 
     opened = open_model(archive)
     console = Console()

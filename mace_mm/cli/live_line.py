@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from mace_mm.simulation.run_progress import Progress as RunProgress
+    from mace_mm.simulation.run.progress import Progress as RunProgress
 
 # Lines in all where the output is no terminal, for each stage.
 _N_PLAIN_LINES = 10

@@ -11,10 +11,10 @@ from mace_mm.cli.live_line import LiveLine, StopOnSignal
 
 if TYPE_CHECKING:
     from mace_mm.simulation.ligand import Ligand
-    from mace_mm.simulation.run_settings import RunSettings
-    from mace_mm.simulation.run_summary import RunSummary
+    from mace_mm.simulation.run.settings import RunSettings
+    from mace_mm.simulation.run.summary import RunSummary
     from mace_mm.simulation.simulate import ModelChoice
-    from mace_mm.simulation.watch_settings import WatchSettings
+    from mace_mm.simulation.watch.settings import WatchSettings
 
 # Exit code of a program that SIGINT ended.
 _INTERRUPTED = 130
@@ -71,9 +71,9 @@ def simulate(
     """
     from mace_mm.errors import ConfigError
     from mace_mm.simulation.ligand import load_ligand
-    from mace_mm.simulation.run_settings import RunSettings
+    from mace_mm.simulation.run.settings import RunSettings
     from mace_mm.simulation.simulate import ModelChoice
-    from mace_mm.simulation.watch_settings import WatchSettings
+    from mace_mm.simulation.watch.settings import WatchSettings
 
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other")
@@ -106,7 +106,7 @@ def simulate(
 
 
 def _remove_former(output: Path) -> None:
-    from mace_mm.simulation.report import RUN_FILES
+    from mace_mm.simulation.report.page import RUN_FILES
 
     for name in RUN_FILES:
         (output / name).unlink(missing_ok=True)
@@ -131,8 +131,8 @@ def _run(
 ) -> None:
     """Run with a live line, and write the report however the run ends."""
     from mace_mm.errors import GeometryError, RunStoppedError
-    from mace_mm.simulation.report import write_report
-    from mace_mm.simulation.run_summary import SUMMARY_NAME
+    from mace_mm.simulation.report.page import write_report
+    from mace_mm.simulation.run.summary import SUMMARY_NAME
     from mace_mm.simulation.simulate import simulate as run
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -16,12 +16,12 @@ def uncertainty(
 
     Use the file as MACECalculator(uncertainty=...) in ASE or with UncertaintyReporter in OpenMM.
     """
-    from mace_mm.deploy.archive import load_archive
+    from mace_mm.archive.archive import load_archive
     from mace_mm.errors import CheckpointError
-    from mace_mm.training.checkpoint import latest_checkpoint
     from mace_mm.training.config_file import parse_config
-    from mace_mm.training.setup import prepare_frames
-    from mace_mm.training.uncertainty import fit_uncertainty
+    from mace_mm.training.run.checkpoint import latest_checkpoint
+    from mace_mm.training.start.setup import prepare_frames
+    from mace_mm.training.uncertainty.fit import fit_uncertainty
 
     checkpoint = latest_checkpoint(run)
     if checkpoint is None:

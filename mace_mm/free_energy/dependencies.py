@@ -26,3 +26,12 @@ def check_dependencies(*further: str) -> None:
     # pymbar greets with a banner about jax on every import, openmmtools with its own experiments.
     for name in ("pymbar", "openmmtools.multistate.multistatesampler"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def missing_openmmforcefields(error: ImportError) -> DependencyError:
+    """What to say where the force fields for SD files are not installed."""
+    return DependencyError(
+        "parameters for an SD file come from openmmforcefields and openff-toolkit, which are on "
+        "conda-forge and not on PyPI: conda install -c conda-forge openmmforcefields, or give "
+        f"prmtop and inpcrd, or system_xml and pdb ({error})"
+    )

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mace_mm.free_energy.schedule import check_lambdas, even_lambdas
+from mace_mm.free_energy.legs.schedule import check_lambdas, even_lambdas
 
 
 class Settings(BaseModel):

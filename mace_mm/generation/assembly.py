@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from mace_mm.data.formats.spice_writer import write_spice
 from mace_mm.data.labels import ConformerSet
-from mace_mm.data.spice_writer import write_spice
 from mace_mm.errors import DataError
-from mace_mm.generation.label_settings import LabelSettings
+from mace_mm.generation.labels.settings import LabelSettings
 from mace_mm.generation.pipeline import label_key
 from mace_mm.generation.protocol import DatasetSettings
-from mace_mm.generation.store import Record
-from mace_mm.generation.workplace import Keyed, Workplace
+from mace_mm.generation.work.store import Record
+from mace_mm.generation.work.workplace import Keyed, Workplace
 from mace_mm.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
 

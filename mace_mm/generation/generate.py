@@ -5,13 +5,13 @@ from pathlib import Path
 
 from mace_mm.errors import DataError
 from mace_mm.generation.assembly import assemble
-from mace_mm.generation.execution import open_runner
-from mace_mm.generation.molecules import Rejection
+from mace_mm.generation.molecules.molecules import Rejection
+from mace_mm.generation.molecules.planning import plan
 from mace_mm.generation.pipeline import label, sample
-from mace_mm.generation.planning import plan
 from mace_mm.generation.protocol import Protocol
 from mace_mm.generation.report import Report
-from mace_mm.generation.workplace import Progress, Workplace, no_progress, open_workplace
+from mace_mm.generation.work.execution import open_runner
+from mace_mm.generation.work.workplace import Progress, Workplace, no_progress, open_workplace
 
 
 class Step(StrEnum):

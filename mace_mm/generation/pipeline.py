@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 
 from mace_mm.errors import DataError
-from mace_mm.generation.execution import Runner, Task
-from mace_mm.generation.frames import HotFrames
-from mace_mm.generation.items import Item, sampling_key
-from mace_mm.generation.label_settings import LabelSettings
-from mace_mm.generation.molecules import Rejection
-from mace_mm.generation.named_files import contents_of
-from mace_mm.generation.parts import Part, join_labels, label_parts, start_keys
+from mace_mm.generation.frames.frames import HotFrames
+from mace_mm.generation.labels.named_files import contents_of
+from mace_mm.generation.labels.settings import LabelSettings
+from mace_mm.generation.molecules.items import Item, sampling_key
+from mace_mm.generation.molecules.molecules import Rejection
+from mace_mm.generation.molecules.sources import given_frames
 from mace_mm.generation.protocol import fingerprint
-from mace_mm.generation.sources import given_frames
-from mace_mm.generation.store import Record, RecordStore
-from mace_mm.generation.tasks import label_task, sample_task, start_task
-from mace_mm.generation.workplace import (
+from mace_mm.generation.work.execution import Runner, Task
+from mace_mm.generation.work.parts import Part, join_labels, label_parts, start_keys
+from mace_mm.generation.work.store import Record, RecordStore
+from mace_mm.generation.work.tasks import label_task, sample_task, start_task
+from mace_mm.generation.work.workplace import (
     Keyed,
     Progress,
     Workplace,

@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from mace_mm.elements import atomic_number
-from mace_mm.generation.execution_settings import ExecutionSettings
-from mace_mm.generation.label_settings import LabelSettings, Option
+from mace_mm.generation.labels.settings import LabelSettings, Option
+from mace_mm.generation.work.execution_settings import ExecutionSettings
 from mace_mm.settings import SafeName, read_yaml, validated
 
 Positive = Annotated[float, Field(gt=0.0)]

@@ -5,8 +5,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mace_mm.generation.items import Item
-from mace_mm.generation.molecules import Rejection
+from mace_mm.generation.molecules.items import Item
+from mace_mm.generation.molecules.molecules import Rejection
 
 
 @dataclass(kw_only=True)

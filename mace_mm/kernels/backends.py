@@ -32,7 +32,7 @@ class Engine:
 
     Attributes:
         instruction_set: its name.
-        library: the loaded library, see csrc/engine.h.
+        library: the loaded library, see engine/include/mace_mm/engine.h.
     """
 
     def __init__(self, path: Path) -> None:

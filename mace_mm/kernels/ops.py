@@ -2,7 +2,7 @@
 
 Importing this module registers it, for eager code, TorchScript and torch.export. On the CPU it is
 the compiled engine, called without Python from TorchScript and C++; where the engine is missing,
-plain torch. `mace_mm.deploy.gpu_operator` adds the GPU.
+plain torch. `mace_mm.evaluate.gpu_operator` adds the GPU.
 """
 
 import logging

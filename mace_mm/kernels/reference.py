@@ -183,7 +183,7 @@ def _features(
 def _radial(
     form: dict[str, torch.Tensor], i: int, distances: torch.Tensor, pair: torch.Tensor
 ) -> torch.Tensor:
-    """Splines (n_edges, n_paths, channels); see `mace_mm.deploy.splines.interpolate`."""
+    """Splines (n_edges, n_paths, channels); see `mace_mm.evaluate.splines.interpolate`."""
     n_bins, r_max = int(form["config"][4]), float(form["r_max"][0])
     table = form[f"radial.{i}"]
     u = distances * (n_bins / r_max)

@@ -1,7 +1,7 @@
 """The compiled training kernels: which library runs here, and the tables it is called with.
 
-See csrc/training.h. The instruction set is chosen as that of the engine, by the environment
-variable MACE_MM_INSTRUCTION_SET or by what the processor has.
+See engine/training/training.h. The instruction set is chosen as that of the engine, by the
+environment variable MACE_MM_INSTRUCTION_SET or by what the processor has.
 """
 
 import ctypes

@@ -37,7 +37,7 @@ class ConvolutionPlan(NamedTuple):
 
     Attributes:
         library: compiled kernels.
-        paths: (n_paths, 6) int32, see `TrainingPath` in csrc/training.h.
+        paths: (n_paths, 6) int32, see `TrainingPath` in engine/training/training.h.
         n_mixing: numbers in the mixing tables of all paths.
         places: number of paths into each l_out.
     """

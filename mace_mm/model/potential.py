@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mace_mm.graph.graph import Graph, edge_vectors
-from mace_mm.model.mace import MACE
+from mace_mm.model.mace.network import MACE
 
 
 class Prediction(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 
 from mace_mm.errors import ArchiveError, InputError
 from mace_mm.graph.graph import Graph
-from mace_mm.model.features import scalar_features
+from mace_mm.model.mace.features import scalar_features
 from mace_mm.model.potential import Potential
 
 FORMAT = "mace_mm uncertainty"

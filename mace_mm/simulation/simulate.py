@@ -11,29 +11,29 @@ import openmm
 from openmm import unit
 from openmmml import MLPotential
 
-from mace_mm.deploy.archive import Archive
-from mace_mm.deploy.atomic_write import write_atomically
-from mace_mm.deploy.open_model import open_potential
+from mace_mm.archive.archive import Archive
+from mace_mm.archive.open_model import open_potential
 from mace_mm.errors import GeometryError, RunStoppedError
-from mace_mm.simulation.domain import geometry_problems
-from mace_mm.simulation.findings import Findings
-from mace_mm.simulation.force_uncertainty import (
+from mace_mm.evaluate.domain.force_uncertainty import (
     MOST_ATOMS,
     ForceUncertainty,
     bundled_uncertainty,
 )
+from mace_mm.evaluate.domain.limits import geometry_problems
+from mace_mm.files.atomic_write import write_atomically
+from mace_mm.openmm.topology_identity import topology_identity
 from mace_mm.simulation.ligand import Ligand
-from mace_mm.simulation.recorded_warnings import RecordedWarnings
-from mace_mm.simulation.run import dynamics_result, what_is_left
-from mace_mm.simulation.run_loop import EVENT_NAME
-from mace_mm.simulation.run_progress import Progress
-from mace_mm.simulation.run_settings import RunSettings
-from mace_mm.simulation.run_summary import SUMMARY_NAME, RunSummary, read_summary
-from mace_mm.simulation.run_watch import ForceErrorWatch, RunWatch
-from mace_mm.simulation.thermal import ThermalWatch
-from mace_mm.simulation.timestep import TimestepLimit, timestep_limit
-from mace_mm.simulation.topology_identity import topology_identity
-from mace_mm.simulation.watch_settings import WatchSettings
+from mace_mm.simulation.run.dynamics import dynamics_result, what_is_left
+from mace_mm.simulation.run.loop import EVENT_NAME
+from mace_mm.simulation.run.progress import Progress
+from mace_mm.simulation.run.settings import RunSettings
+from mace_mm.simulation.run.summary import SUMMARY_NAME, RunSummary, read_summary
+from mace_mm.simulation.watch.findings import Findings
+from mace_mm.simulation.watch.recorded_warnings import RecordedWarnings
+from mace_mm.simulation.watch.settings import WatchSettings
+from mace_mm.simulation.watch.thermal import ThermalWatch
+from mace_mm.simulation.watch.timestep import TimestepLimit, timestep_limit
+from mace_mm.simulation.watch.watch import ForceErrorWatch, RunWatch
 from mace_mm.units import NM_TO_ANGSTROM
 
 _log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mace_mm.data.dataset import Batch, BucketSampler, GraphDataset, collate_batches
+from mace_mm.data.formats.sources import open_source
 from mace_mm.data.frames import ConcatFrames, SubsetFrames
 from mace_mm.data.labels import FrameSource, frame_sizes
-from mace_mm.data.sources import open_source
 from mace_mm.data.split import split_by_molecule
 from mace_mm.elements import atomic_number
 from mace_mm.errors import DataError

@@ -1,0 +1,1 @@
+"""Files of models: archives, published files, and what reading them safely takes."""

@@ -1,0 +1,1 @@
+"""Charges, polarization and their long-range sums."""

@@ -1,0 +1,1 @@
+"""From positions to energies and forces: engines, their check, and the ASE calculator."""

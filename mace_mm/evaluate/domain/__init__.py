@@ -1,0 +1,1 @@
+"""What a model was not made for: geometry, charge, expected errors."""

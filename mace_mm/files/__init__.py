@@ -1,0 +1,1 @@
+"""Files and folders that survive a kill: locks and atomic writes."""

@@ -1,0 +1,1 @@
+"""Estimates, their errors, and whether to believe them."""

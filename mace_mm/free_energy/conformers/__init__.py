@@ -1,0 +1,1 @@
+"""Conformers of a leg's ligand: found, chosen, and put in their places."""

@@ -1,0 +1,1 @@
+"""Slow coordinates of a ligand, followed along replicas, and what they say of a run."""

@@ -1,0 +1,1 @@
+"""The commands: correct, hydration, binding."""

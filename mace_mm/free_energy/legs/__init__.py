@@ -1,0 +1,1 @@
+"""The legs of a cycle: systems along a coupling parameter."""

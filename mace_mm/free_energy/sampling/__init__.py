@@ -1,0 +1,1 @@
+"""Sampling of a leg: windows, switches, journals, workers."""

@@ -1,0 +1,1 @@
+"""Systems of ligands, solvents and proteins."""

@@ -1,0 +1,1 @@
+"""From a frame to its labels: one file a program."""

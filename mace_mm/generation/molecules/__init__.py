@@ -1,0 +1,1 @@
+"""From a SMILES to the molecules of a dataset."""

@@ -1,0 +1,1 @@
+"""Tasks, records and workers."""

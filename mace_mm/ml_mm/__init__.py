@@ -1,0 +1,1 @@
+"""Mixed systems: a region by the model, the rest by a force field."""

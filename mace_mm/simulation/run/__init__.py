@@ -1,0 +1,1 @@
+"""Molecular dynamics into a folder: settings, checkpoints, trajectory."""

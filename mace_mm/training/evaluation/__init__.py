@@ -1,0 +1,1 @@
+"""Errors of a model on labelled frames, as numbers and as a page."""

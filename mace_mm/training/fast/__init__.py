@@ -1,0 +1,1 @@
+"""The network in the form that trains fast on CPUs."""

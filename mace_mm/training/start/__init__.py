@@ -1,0 +1,1 @@
+"""What a training starts from: new weights or those of a base."""

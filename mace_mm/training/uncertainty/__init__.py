@@ -1,0 +1,1 @@
+"""Expected force errors, fitted to labelled frames."""
