@@ -14,7 +14,7 @@ from mace_mm.generation.labels.tblite import TBLiteProgram
 from mace_mm.graph.batching import build_graph
 from mace_mm.graph.molecule import Molecule
 
-sys.path.insert(0, str(Path(__file__).parent / "bundled_model"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes" / "bundled_model"))
 from teachers import AIMNet2
 
 # Atomic numbers (n_atoms,) and positions (n_frames, n_atoms, 3) Å to energies (n_frames,) eV

@@ -5,8 +5,8 @@ some kT, and from λ = 0 (GAFF with this torsion) to λ = 1 the trans form gains
 stiffen. Everything else is the project's: search of conformers, windows, verdict. The right answer
 comes from long runs in which a bias takes the barrier away.
 
-    python benchmarks/accuracy/coverage_ligand.py ../shared/data/freesolv            # all settings, hours
-    python benchmarks/accuracy/coverage_ligand.py ../shared/data/freesolv --repeats 2 --only "barrier 3"
+    python benchmarks/accuracy/coverage_ligand.py FREESOLV    # all settings, hours
+    python benchmarks/accuracy/coverage_ligand.py FREESOLV --repeats 2 --only "barrier 3"
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Reference for electrostatic embedding: molecules with a probe charge near them, from PySCF.
 
-    python benchmarks/accuracy/embedding_reference.py molecules FILE     geometries, AM1-BCC charges, probes
-    python benchmarks/accuracy/embedding_reference.py energies FILE      PBE0/def2-SVPD energies, resumable
+    python benchmarks/accuracy/embedding_reference.py molecules FILE   geometries, charges, probes
+    python benchmarks/accuracy/embedding_reference.py energies FILE    PBE0/def2-SVPD, resumable
 
 The first needs antechamber and sqm of AmberTools on the PATH. FILE is
 benchmarks/results/embedding_reference.json; benchmarks/accuracy/embedding_table.py reads it.

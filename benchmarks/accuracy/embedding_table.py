@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy/embedding_table.py REFERENCE OUTPUT [--freesolv FOLDER]
 
-REFERENCE is benchmarks/results/embedding_reference.json (benchmarks/accuracy/embedding_reference.py makes it),
+REFERENCE is benchmarks/results/embedding_reference.json (`embedding_reference.py` makes it),
 OUTPUT benchmarks/results/embedding.json. FOLDER holds FreeSolv's database.json and amber.tar.gz:
 with it the dipoles of its molecules are compared with experiment, and with GFN2-xTB, which needs
 tblite. The embedding adds no permanent dipole: these are the dipoles of GAFF with AM1-BCC charges.

@@ -1,7 +1,7 @@
 """Long runs with a model: molecules of FreeSolv in vacuum, and liquid water.
 
-    python benchmarks/accuracy/stability.py {langevin,nve,water} SHARED OUT.json [--count N] [--ps T]
-                                                             [--workers N]
+    python benchmarks/accuracy/stability.py {langevin,nve,water} SHARED OUT.json [--count N]
+                                                             [--ps T] [--workers N]
 
 langevin: 300 K, 1 fs. A molecule fails when a bond breaks or forms (`mace_mm.identity`), with an
 exploded energy or a NaN. nve: velocity Verlet at 0.5 fs after

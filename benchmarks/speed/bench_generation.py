@@ -15,7 +15,7 @@ from mace_mm.generation.generate import generate
 from mace_mm.generation.protocol import read_protocol
 from mace_mm.generation.work.execution_settings import ExecutionSettings
 
-TINY = Path(__file__).resolve().parents[1] / "examples" / "generate" / "tiny.yaml"
+TINY = Path(__file__).resolve().parents[2] / "examples" / "generate" / "tiny.yaml"
 
 
 def main() -> None:

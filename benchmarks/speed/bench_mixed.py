@@ -1,7 +1,7 @@
 """What the ML part of a mixed system costs per step of molecular dynamics.
 
     python benchmarks/speed/bench_mixed.py make FOLDER [--protein protein.pdb] [--atoms 25000]
-    python benchmarks/speed/bench_mixed.py run FOLDER [--model FILE] [--platform CPU] [--embedding ...]
+    python benchmarks/speed/bench_mixed.py run FOLDER [--model FILE] [--platform CPU] [--embedding]
 
 `make` writes a capped leucine (31 atoms, the ML region) beside a protein in water, described by
 Amber. `run` times the force field alone, the model alone in a Context of its own, and the mixed

@@ -1,6 +1,6 @@
 """What large systems and short runs cost: memory, time an atom, the first energy, OpenMM's share.
 
-    python benchmarks/speed/bench_scale.py [MODEL] [-o RESULTS.json] [--atoms 1000 100000] [--boxes-only]
+    python benchmarks/speed/bench_scale.py [MODEL] [-o OUT] [--atoms 1000 100000] [--boxes-only]
 
 MODEL is an archive, a published .model or the name of a bundled one. Each row is a process of its
 own. Boxes are water at normal density, in single precision; the ligand has 27 atoms. Memory is the

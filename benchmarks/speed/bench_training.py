@@ -1,6 +1,6 @@
 """Training steps of mace_mm and mace-torch side by side, each in its own environment.
 
-    python benchmarks/speed/bench_training.py FRAMES.xyz --peer OTHER_ENVIRONMENT/bin/python -o results.json
+    python benchmarks/speed/bench_training.py FRAMES.xyz --peer OTHER/bin/python -o results.json
 
 Same network (two layers, l_max 3, correlation 3, r_max 5 Å, radial network 64, 64, 64), frames,
 batch and precision. A step is energies, forces, loss, gradients and the optimizer; neighbor lists
@@ -33,7 +33,7 @@ def run(python, script, frames, case, steps, path=""):
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "PYTHONPATH": str(HERE.parent),
+        "PYTHONPATH": str(HERE.parents[1]),
     }
     done = subprocess.run(
         [python, str(HERE / script), frames, *arguments, f"--steps={steps}", f"--path={path}"],

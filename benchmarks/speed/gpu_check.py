@@ -1,6 +1,6 @@
 """Check and time the GPU engine: one command for a machine with a GPU, done in five minutes.
 
-    python benchmarks/speed/gpu_check.py OUTPUT_FOLDER [--seconds 240] [--atoms 27 50 1000 10000 100000]
+    python benchmarks/speed/gpu_check.py FOLDER [--seconds 240] [--atoms 27 50 1000 10000 100000]
 
 Run it with the checkout on PYTHONPATH; numpy, torch and Triton are enough: weights are random. In
 turn: energies, forces and virial of several layouts against the evaluation form in plain torch; the

@@ -10,8 +10,9 @@ import json
 import statistics
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- speed: written by benchmarks/speed/write_speed_tables.py -->", "<!-- end of speed -->"
+ROOT = Path(__file__).resolve().parents[2]
+BEGIN = "<!-- speed: written by benchmarks/speed/write_speed_tables.py -->"
+END = "<!-- end of speed -->"
 LAYOUTS = {
     "small": "96 channels, hidden l = 0",
     "medium": "128 channels, hidden l ≤ 1",

@@ -46,9 +46,10 @@ class MACECalculator(ResultsCalculator):
     ``results`` lists what ASE has names for, and gives the others by name too.
 
     New atoms and structures are looked at: a warning is logged where the first model was not
-    trained for them (charged groups, an odd number of electrons, contacts shorter than the training
-    set had, see `mace_mm.evaluate.domain.structure_watch`). The charge that ``atoms.info["charge"]`` and
-    the initial charges state must be one that all models were trained for.
+    trained for them (charged groups, an odd number of electrons, contacts shorter than the
+    training set had, see `mace_mm.evaluate.domain.structure_watch`). The charge that
+    ``atoms.info["charge"]`` and the initial charges state must be one that all models were trained
+    for.
 
     Attributes:
         warnings: sentences about the charge and the bonds of the atoms looked at last.

@@ -59,11 +59,10 @@ def train_one(settings: TrainingConfig, make_reporter: MakeReporter | None = Non
     fabric = make_fabric(settings.run, folder)
     n_epochs = sum(stage.epochs for stage in settings.stages)
     first = fabric.is_global_zero
-    silent = not first or make_reporter is None
-    with (
-        only_process(folder, "training") if first else nullcontext(),
-        nullcontext(SilentReporter()) if silent else make_reporter(n_epochs) as reporter,
-    ):
+    shown: AbstractContextManager[Reporter] = nullcontext(SilentReporter())
+    if first and make_reporter is not None:
+        shown = make_reporter(n_epochs)
+    with only_process(folder, "training") if first else nullcontext(), shown as reporter:
         loop = TrainingLoop(settings, frames, fabric=fabric, base=base, reporter=reporter)
         loop.run()
     if not first:

@@ -19,7 +19,7 @@ from mace_mm.data.frames import ConcatFrames
 from mace_mm.training.start.domain import Domain
 from mace_mm.training.uncertainty.fit import fit_uncertainty
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 UNCERTAINTY_FRAMES = 2000
 FRAMES = {"small": ("labels", "newer"), "medium": ("labels", "molecules")}
 FACTS: dict[str, Any] = dict(
@@ -76,7 +76,7 @@ def main() -> None:
     for frames in (labels, ExtxyzFile(runs / "spice_train.xyz")):
         for index in range(len(frames)):
             domain.add(frames[index])
-    text = (ROOT / "scripts" / "bundled_model" / "description.md").read_text()
+    text = (ROOT / "recipes" / "bundled_model" / "description.md").read_text()
     metadata = ArchiveMetadata(
         name=name,
         description=text.format(

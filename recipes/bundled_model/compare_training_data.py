@@ -1,6 +1,6 @@
 """Which data teach a small network more: the project's own dataset, the teachers', or both?
 
-    python recipes/bundled_model/compare_training_data.py OWN.h5 RUNS OUT.json [--steps 6000] [--only own]
+    python recipes/bundled_model/compare_training_data.py OWN.h5 RUNS OUT [--steps N] [--only own]
 
 OWN.h5 is a dataset of `mace-mm generate`; RUNS the folder of `train_bundled.py`, which has the
 teachers' labels (labels.h5) and SPICE's training frames. The same network learns the same number of

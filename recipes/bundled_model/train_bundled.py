@@ -21,9 +21,6 @@ import ase.io
 import numpy as np
 import torch
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent / "bundled_model"))
-
 from average_labels import average_with
 from combine_labels import ELEMENTS, combine, fit_combination, read_spice
 from new_molecules import FOUR_FRAMES, TWO_FRAMES, read_smiles, write_molecules
@@ -36,7 +33,7 @@ from mace_mm.data.formats.spice_writer import write_spice
 from mace_mm.elements import atomic_number, covalent_radius
 from mace_mm.model.mace.pair_repulsion import ZBL
 
-CONFIGS = Path(__file__).parent / "bundled_model"
+CONFIGS = Path(__file__).parent
 VALIDATION_SHARE = 8
 # Of the end of the shuffled list, for `small`.
 NEWER_LINES = 4000

@@ -12,7 +12,7 @@ from pathlib import Path
 from mace_mm.archive.archive import load_archive, read_header
 from mace_mm.bundled_models import BUNDLED_MODELS, bundled_path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- tables: recipes/bundled_model/write_model_card.py -->", "<!-- end of tables -->"
 TITLES = {

@@ -13,13 +13,14 @@ pytest.importorskip("scipy")
 
 @pytest.fixture
 def script(project_root, monkeypatch):
-    """Import a module of scripts/ by name."""
-    for folder in ("scripts", "scripts/bundled_model"):
+    """Import a module of recipes/ or benchmarks/ by name."""
+    for folder in ("benchmarks/accuracy", "benchmarks/speed", "recipes/bundled_model"):
         monkeypatch.syspath_prepend(str(project_root / folder))
     before = set(sys.modules)
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if "scripts" in str(getattr(sys.modules[name], "__file__", "")):
+        file = str(getattr(sys.modules[name], "__file__", ""))
+        if "/benchmarks/" in file or "/recipes/" in file:
             del sys.modules[name]
 
 

@@ -2,10 +2,10 @@
 
 A coordinate counts against a result if it was seen in several states and no replica went between
 them, or too rarely; or if a state that is known to be populated was not reached. Known are the
-wells of the search (see :mod:`mace_mm.free_energy.conformers.search`) within ``starts.window_kt`` of the
-lowest at one of the ends. Nothing is said of a coordinate with one well, of wells above the window,
-of turns that only permute equal atoms, and of mirror images of a molecule that is its own mirror
-image, as long as no other coordinate is slow.
+wells of the search (see :mod:`mace_mm.free_energy.conformers.search`) within ``starts.window_kt``
+of the lowest at one of the ends. Nothing is said of a coordinate with one well, of wells above the
+window, of turns that only permute equal atoms, and of mirror images of a molecule that is its own
+mirror image, as long as no other coordinate is slow.
 """
 
 from collections.abc import Sequence
