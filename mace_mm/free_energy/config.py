@@ -14,6 +14,7 @@ from mace_mm.free_energy.settings import (
     Settings,
     Starts,
     Switching,
+    Watch,
     Windows,
 )
 from mace_mm.settings import SafeName, read_yaml, validated
@@ -115,6 +116,7 @@ class CorrectionConfig(Settings):
     windows: Windows | None = Windows()
     switching: Switching | None = Switching()
     starts: Starts = Starts()
+    watch: Watch = Watch()
     limits: Limits = Limits()
     execution: Execution = Execution()
 

@@ -1,6 +1,9 @@
 """Settings of sampling, validated; YAML files hold them."""
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mace_mm.free_energy.legs.schedule import check_lambdas, even_lambdas
 
@@ -75,6 +78,31 @@ class Starts(Settings):
     relaxed: int = Field(
         default=30, ge=1, description="most structures that the model relaxes, lowest first"
     )
+
+
+class Watch(Settings):
+    """What is done about a molecule that changes during a run; see docs/watch.md."""
+
+    action: Literal["stop", "strict", "flag", "off"] = Field(
+        default="stop",
+        description="stop: end the run when bonds break or form or it explodes; strict: at "
+        "anything that stands out; flag: never; off: do not look",
+    )
+    force_errors: int = Field(
+        default=10,
+        ge=0,
+        description="iterations between two looks at the expected force error, 0 for none",
+    )
+    uncertainty: Path | None = Field(
+        default=None,
+        description="file of `mace-mm uncertainty` for the model; bundled models have theirs",
+    )
+
+    @field_validator("action", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        # YAML reads a bare off as false.
+        return "off" if value is False else value
 
 
 class Execution(Settings):

@@ -61,7 +61,6 @@ def test_a_file_system_without_locks_is_warned_of(
 
 
 def test_two_runs_do_not_train_in_one_folder(tmp_path: Path) -> None:
-
     from mace_mm.training.config_file import parse_config
     from mace_mm.training.train import train_one
     from tests.support.training_frames import settings

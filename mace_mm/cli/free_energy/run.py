@@ -56,9 +56,10 @@ def show_plan(console: Console, plans: Iterable["Plan"]) -> None:
         "wall time",
     )
     total = 0.0
-    starts = []
+    lines = []
     for plan in plans:
-        starts.append(f"{plan.name} starts from {plan.conformers}")
+        lines.append(f"{plan.name} starts from {plan.conformers}")
+        lines += [f"{plan.name}, warning: {warning}" for warning in plan.warnings]
         total += plan.wall_s
         table.add_row(
             plan.name,
@@ -70,7 +71,7 @@ def show_plan(console: Console, plans: Iterable["Plan"]) -> None:
             describe_duration(plan.wall_s),
         )
     console.print(table)
-    for line in starts:
+    for line in lines:
         console.print(line, markup=False, highlight=False)
     console.print(f"expected wall time: {describe_duration(total)}", highlight=False)
 
@@ -101,4 +102,6 @@ def show_result(
         console.print("[red]NOT CONVERGED[/red]")
         for reason in verdict.reasons:
             console.print(f"- {reason}", markup=False, highlight=False)
+    for warning in verdict.warnings:
+        console.print(f"warning: {warning}", markup=False, highlight=False)
     console.print(f"report: {folder}/report.html", markup=False, highlight=False)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 from mace_mm.free_energy.analysis.estimator import Estimate, WindowAnalysis, kt_kj_mol
 from mace_mm.free_energy.analysis.work import SwitchAnalysis
@@ -16,21 +17,45 @@ class Verdict:
     Attributes:
         converged: no check failed.
         reasons: one sentence for each check that failed, with what was wanted and what was got.
+        warnings: what should be known of a number even if no check failed.
     """
 
     converged: bool
     reasons: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a results file."""
+        return {
+            "converged": self.converged,
+            "reasons": list(self.reasons),
+            "warnings": list(self.warnings),
+        }
 
     def __str__(self) -> str:
         return "converged" if self.converged else "NOT CONVERGED: " + "; ".join(self.reasons)
 
 
 def join_verdicts(verdicts: dict[str, Verdict]) -> Verdict:
-    """One verdict over several parts: every reason, with the part's name before it."""
+    """One verdict over several parts: every reason, with the part's name before it.
+
+    A warning that several parts share is said once.
+    """
     reasons = [
         f"{name}: {reason}" for name, verdict in verdicts.items() for reason in verdict.reasons
     ]
-    return _verdict(reasons)
+    by_warning: dict[str, list[str]] = {}
+    for name, verdict in verdicts.items():
+        for warning in verdict.warnings:
+            by_warning.setdefault(warning, []).append(name)
+    return Verdict(
+        converged=all(verdict.converged for verdict in verdicts.values()),
+        reasons=tuple(reasons),
+        warnings=tuple(
+            warning if len(names) == len(verdicts) else f"{', '.join(names)}: {warning}"
+            for warning, names in by_warning.items()
+        ),
+    )
 
 
 def judge_windows(analysis: WindowAnalysis, limits: Limits) -> Verdict:

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mace_mm.free_energy.analysis.estimator import Estimate, WindowAnalysis, kt_kj_mol
 from mace_mm.free_energy.analysis.work import SwitchAnalysis
-from mace_mm.free_energy.jobs.run_leg import LegResult
+from mace_mm.free_energy.leg_result import LegResult
 from mace_mm.free_energy.sampling.samples import neighbor_changes
 from mace_mm.units import KCAL_MOL_TO_KJ_MOL
 

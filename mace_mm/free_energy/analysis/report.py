@@ -11,7 +11,9 @@ from mace_mm.free_energy.analysis.convergence import Verdict
 from mace_mm.free_energy.analysis.estimator import Estimate
 from mace_mm.free_energy.analysis.figures import leg_figure, to_png
 from mace_mm.free_energy.coordinates.section import conformer_section
-from mace_mm.free_energy.jobs.run_leg import LegResult
+from mace_mm.free_energy.leg_result import LegResult
+from mace_mm.simulation.report.verdict_box import VERDICT_STYLE, verdict_box
+from mace_mm.simulation.watch.verdict import ATTENTION, BAD, GOOD, RunVerdict
 
 REPORT_NAME = "report.html"
 
@@ -22,8 +24,6 @@ h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
 table { border-collapse: collapse; margin: 1em 0; }
 td, th { border-bottom: 1px solid #ccc; padding: .25em .9em; text-align: left; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
-.good, .bad { border-left: .4em solid #2a7d3f; padding: .5em 1em; background: #eef7f0; }
-.bad { border-color: #b3261e; background: #fbeeed; }
 img { max-width: 100%; }
 footer { margin-top: 3em; color: #666; font-size: .85em; }
 """
@@ -73,14 +73,20 @@ def write_report(
         notes: further paragraphs.
         tables: further tables, before the legs.
     """
-    parts = [f"<h1>{html.escape(title)}</h1>", _verdict(verdict), _table(results)]
+    parts = [f"<h1>{html.escape(title)}</h1>", verdict_box(_summary(verdict, legs))]
+    if results:
+        parts.append(_table(results))
     parts += [f"<p>{html.escape(note)}</p>" for note in notes]
     parts += [_text_table(table) for table in tables]
     for leg in legs:
+        parts.append(f"<h2>{html.escape(leg.name)}</h2>")
+        if leg.watch is not None:
+            parts.append(f"<p>{html.escape(leg.watch.in_words())}</p>")
+        if not leg.has_estimate:
+            continue
         picture = to_png(leg_figure(leg))
         write_atomically(folder / f"{leg.name}.png", picture)
         parts += [
-            f"<h2>{html.escape(leg.name)}</h2>",
             _table(leg.methods),
             _samples(leg),
             conformer_section(leg.conformers),
@@ -94,18 +100,27 @@ def write_report(
     )
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}'
-        f"</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+        f"</title><style>{_STYLE}{VERDICT_STYLE}</style></head><body>{''.join(parts)}</body></html>"
     )
     path = folder / REPORT_NAME
     write_atomically(path, page.encode())
     return path
 
 
-def _verdict(verdict: Verdict) -> str:
-    if verdict.converged:
-        return '<p class="good">Converged: every check passed.</p>'
-    reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in verdict.reasons)
-    return f'<div class="bad">Not converged; do not use these numbers yet.<ul>{reasons}</ul></div>'
+def _summary(verdict: Verdict, legs: Sequence[LegResult]) -> RunVerdict:
+    """What the first box of the report says, and in which color."""
+    stopped = [f"leg {leg.name}: {leg.stopped_by}" for leg in legs if leg.stopped_by is not None]
+    reasons = (*verdict.reasons, *verdict.warnings)
+    if stopped:
+        headline = f"The run ended before its end. {'; '.join(stopped)}."
+        return RunVerdict(level=BAD, headline=headline, reasons=reasons)
+    if not verdict.converged:
+        headline = "Not converged; do not use these numbers yet."
+        return RunVerdict(level=BAD, headline=headline, reasons=reasons)
+    if verdict.warnings:
+        headline = "Converged: every check passed. Before you use the numbers:"
+        return RunVerdict(level=ATTENTION, headline=headline, reasons=reasons)
+    return RunVerdict(level=GOOD, headline="Converged: every check passed.")
 
 
 def _table(estimates: dict[str, Estimate]) -> str:

@@ -13,13 +13,10 @@ from mace_mm.free_energy.analysis.report import TextTable, write_report
 from mace_mm.free_energy.jobs.binding_config import BindingConfig, Known
 from mace_mm.free_energy.jobs.binding_legs import COMPLEX, SOLVENT, binding_legs, binding_protocol
 from mace_mm.free_energy.jobs.correct import write_config
-from mace_mm.free_energy.jobs.run_leg import (
-    RESULT_NAME,
-    LegResult,
-    OnStage,
-    estimate_json,
-    run_legs,
-)
+from mace_mm.free_energy.jobs.run_leg import run_legs
+from mace_mm.free_energy.leg_result import RESULT_NAME, LegResult, LegStoppedError, estimate_json
+from mace_mm.free_energy.protocol import OnStage
+from mace_mm.free_energy.stopped import write_stopped
 
 TABLE_NAME = "binding.csv"
 
@@ -44,12 +41,20 @@ def run_binding(config: BindingConfig, on_stage: OnStage | None = None) -> Bindi
 
     Returns:
         The result, None on MPI ranks other than the first.
+
+    Raises:
+        LegStoppedError: a ligand was destroyed; what the legs have is written.
     """
     protocol = binding_protocol(config)
     legs = {
         f"{name}/{place}": (leg, protocol) for (name, place), leg in binding_legs(config).items()
     }
-    results = run_legs(legs, config.output, on_stage)
+    try:
+        results = run_legs(legs, config.output, on_stage)
+    except LegStoppedError as error:
+        write_config(config.output, config.model_dump_json())
+        write_stopped(config.output, config.name, _title(config), error)
+        raise
     if not results:
         return None
     legs_of = {
@@ -197,12 +202,15 @@ def _measured(config: BindingConfig, edge: Edge) -> Estimate | None:
     return None if first is None or second is None else second - first
 
 
+def _title(config: BindingConfig) -> str:
+    return f"{config.name}: corrections of binding free energies to {config.potential.name}"
+
+
 def _write(config: BindingConfig, result: BindingResult) -> None:
     tables = binding_tables(config, result)
     content = {
         "name": config.name,
-        "converged": result.verdict.converged,
-        "reasons": list(result.verdict.reasons),
+        **result.verdict.to_json(),
         "corrections": {name: estimate_json(e) for name, e in result.corrections.items()},
         "edges": [
             {"first": edge.first, "second": edge.second} | estimate_json(edge.estimate)
@@ -220,7 +228,7 @@ def _write(config: BindingConfig, result: BindingResult) -> None:
     write_atomically(config.output / TABLE_NAME, text.getvalue().encode())
     write_report(
         config.output,
-        f"{config.name}: corrections of binding free energies to {config.potential.name}",
+        _title(config),
         {f"correction, {name}": estimate for name, estimate in result.corrections.items()},
         list(result.legs.values()),
         result.verdict,

@@ -15,6 +15,7 @@ from mace_mm.free_energy.settings import (
     Settings,
     Starts,
     Switching,
+    Watch,
     Windows,
 )
 from mace_mm.settings import SafeName
@@ -72,6 +73,7 @@ class BindingConfig(Settings):
     windows: Windows | None = Windows()
     switching: Switching | None = None
     starts: Starts = Starts()
+    watch: Watch = Watch()
     limits: Limits = Limits()
     execution: Execution = Execution()
 

@@ -5,11 +5,11 @@ from openmm import app
 from mace_mm.errors import InputError
 from mace_mm.free_energy.jobs.binding_config import BindingConfig
 from mace_mm.free_energy.jobs.correct import place_in_environment
-from mace_mm.free_energy.jobs.run_leg import Protocol
 from mace_mm.free_energy.legs.end_state import INTERPOLATION_PARAMETER, end_state_leg
 from mace_mm.free_energy.legs.leg import Leg
 from mace_mm.free_energy.legs.restraints import RESTRAINT_PARAMETER, restrain
 from mace_mm.free_energy.legs.schedule import even_lambdas, linear_schedule, restrained_schedule
+from mace_mm.free_energy.protocol import Protocol
 from mace_mm.free_energy.systems.inputs import MMSystem
 
 COMPLEX, SOLVENT = "complex", "solvent"
@@ -64,6 +64,7 @@ def binding_legs(config: BindingConfig) -> dict[tuple[str, str], Leg]:
                 config.conditions,
                 further,
                 config.starts,
+                config.watch,
             )
     return legs
 

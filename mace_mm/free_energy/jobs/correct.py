@@ -8,7 +8,8 @@ from mace_mm.errors import InputError
 from mace_mm.files.atomic_write import write_atomically
 from mace_mm.free_energy.analysis.report import write_report
 from mace_mm.free_energy.config import CorrectionConfig, InputFiles, Potential, Solvent
-from mace_mm.free_energy.jobs.run_leg import LegResult, OnStage, Protocol, run_leg
+from mace_mm.free_energy.jobs.run_leg import run_leg
+from mace_mm.free_energy.leg_result import LegResult, LegStoppedError
 from mace_mm.free_energy.legs.end_state import (
     INTERPOLATION_PARAMETER,
     check_charge,
@@ -16,6 +17,7 @@ from mace_mm.free_energy.legs.end_state import (
 )
 from mace_mm.free_energy.legs.leg import Leg
 from mace_mm.free_energy.legs.schedule import even_lambdas, linear_schedule
+from mace_mm.free_energy.protocol import OnStage, Protocol
 from mace_mm.free_energy.systems.hydrogen_mass import repartition
 from mace_mm.free_energy.systems.inputs import MMSystem, load_system
 from mace_mm.free_energy.systems.solvate import solvate
@@ -89,6 +91,7 @@ def correction_leg(config: CorrectionConfig) -> Leg:
         linear_schedule(lambdas, INTERPOLATION_PARAMETER),
         config.conditions,
         starts=config.starts,
+        watch=config.watch,
     )
 
 
@@ -97,16 +100,29 @@ def run_correction(config: CorrectionConfig, on_stage: OnStage | None = None) ->
 
     Returns:
         The result, None on MPI ranks other than the first.
+
+    Raises:
+        LegStoppedError: the molecule was destroyed; result and report of what was sampled before
+            are written.
     """
     leg = correction_leg(config)
-    result = run_leg(leg, config.output, correction_protocol(config), on_stage)
-    if result is None:
-        return None
+    try:
+        result = run_leg(leg, config.output, correction_protocol(config), on_stage)
+    except LegStoppedError as error:
+        _write(config, error.results[leg.name])
+        raise
+    if result is not None:
+        _write(config, result)
+    return result
+
+
+def _write(config: CorrectionConfig, result: LegResult) -> None:
+    estimates = {"F(ML/MM) − F(force field)": result.estimate} if result.has_estimate else {}
     write_config(config.output, config.model_dump_json())
     write_report(
         config.output,
         f"{config.name}: correction from the force field to {config.potential.name}",
-        {"F(ML/MM) − F(force field)": result.estimate},
+        estimates,
         [result],
         result.verdict,
         [
@@ -114,7 +130,6 @@ def run_correction(config: CorrectionConfig, on_stage: OnStage | None = None) ->
             "relative to the same molecule elsewhere: in vacuum, in water, in a protein."
         ],
     )
-    return result
 
 
 def write_config(folder: Path, content: str) -> None:

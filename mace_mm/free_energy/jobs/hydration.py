@@ -13,18 +13,18 @@ from mace_mm.free_energy.analysis.estimator import Estimate
 from mace_mm.free_energy.analysis.report import write_report
 from mace_mm.free_energy.config import Conditions, InputFiles, Potential, Solvent
 from mace_mm.free_energy.jobs.correct import place_in_environment, write_config
-from mace_mm.free_energy.jobs.run_leg import (
+from mace_mm.free_energy.jobs.run_leg import run_legs
+from mace_mm.free_energy.leg_result import (
     RESULT_NAME,
     LegResult,
-    OnStage,
-    Protocol,
+    LegStoppedError,
     estimate_json,
-    run_legs,
 )
 from mace_mm.free_energy.legs.alchemical import decoupling_leg
 from mace_mm.free_energy.legs.end_state import INTERPOLATION_PARAMETER, end_state_leg
 from mace_mm.free_energy.legs.leg import Leg
 from mace_mm.free_energy.legs.schedule import decoupling_schedule, even_lambdas, linear_schedule
+from mace_mm.free_energy.protocol import OnStage, Protocol
 from mace_mm.free_energy.settings import (
     Dynamics,
     Execution,
@@ -32,8 +32,10 @@ from mace_mm.free_energy.settings import (
     Settings,
     Starts,
     Switching,
+    Watch,
     Windows,
 )
+from mace_mm.free_energy.stopped import write_stopped
 from mace_mm.free_energy.systems.freesolv import Reference, find_molecule
 from mace_mm.settings import SafeName
 
@@ -80,6 +82,7 @@ class HydrationConfig(Settings):
     windows: Windows | None = Windows()
     switching: Switching | None = None
     starts: Starts = Starts()
+    watch: Watch = Watch()
     limits: Limits = Limits()
     execution: Execution = Execution()
 
@@ -130,7 +133,9 @@ def hydration_legs(config: HydrationConfig) -> dict[str, tuple[Leg, Protocol]]:
                 update={"platform": "Reference", "platform_properties": {}}
             )
         legs[decoupling] = (
-            decoupling_leg(decoupling, mm, schedule, config.conditions, config.starts),
+            decoupling_leg(
+                decoupling, mm, schedule, config.conditions, config.starts, config.watch
+            ),
             Protocol(
                 windows=config.decoupling.windows(),
                 switching=None,
@@ -153,6 +158,7 @@ def hydration_legs(config: HydrationConfig) -> dict[str, tuple[Leg, Protocol]]:
                 linear_schedule(lambdas, INTERPOLATION_PARAMETER),
                 config.conditions,
                 starts=config.starts,
+                watch=config.watch,
             ),
             Protocol(
                 windows=config.windows,
@@ -172,8 +178,16 @@ def run_hydration(
 
     Returns:
         The result, None on MPI ranks other than the first.
+
+    Raises:
+        LegStoppedError: a molecule was destroyed; what the legs have is written.
     """
-    results = run_legs(hydration_legs(config), config.output, on_stage)
+    try:
+        results = run_legs(hydration_legs(config), config.output, on_stage)
+    except LegStoppedError as error:
+        write_config(config.output, config.model_dump_json())
+        write_stopped(config.output, config.name, f"{config.name}: hydration free energy", error)
+        raise
     if not results:
         return None
     hydration = combine(results, config)
@@ -221,8 +235,7 @@ def estimates(result: HydrationResult) -> dict[str, Estimate]:
 def _write(config: HydrationConfig, result: HydrationResult) -> None:
     content = {
         "name": config.name,
-        "converged": result.verdict.converged,
-        "reasons": list(result.verdict.reasons),
+        **result.verdict.to_json(),
         "estimates": {name: estimate_json(e) for name, e in estimates(result).items()},
         "legs": {name: leg.to_json() for name, leg in result.legs.items()},
     }

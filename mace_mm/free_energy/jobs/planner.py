@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import openmm
 from openmm import unit
 
-from mace_mm.free_energy.jobs.run_leg import Protocol
+from mace_mm.free_energy.jobs.run_leg import leg_warnings
 from mace_mm.free_energy.legs.leg import Leg
+from mace_mm.free_energy.protocol import Protocol
 from mace_mm.free_energy.sampling.contexts import make_context
 
 _BUDGET_S = 3.0
@@ -29,6 +30,7 @@ class Plan:
         energies: all further energies, for the overlap of windows and the work of switches.
         workers: processes that share the work.
         conformers: in how many the leg starts, and why.
+        warnings: what should be known before it is run.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Plan:
     energies: int
     workers: int
     conformers: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def wall_s(self) -> float:
@@ -89,6 +92,7 @@ def plan_leg(leg: Leg, protocol: Protocol) -> Plan:
         energies=energies,
         workers=protocol.execution.workers,
         conformers=_count_conformers(leg, protocol),
+        warnings=leg_warnings(leg, protocol),
     )
 
 

@@ -3,15 +3,14 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import mpiplus
+import numpy as np
+from pymbar.utils import ConvergenceError, ParameterError
 
-from mace_mm.errors import ConfigError, DataError
+from mace_mm.errors import DataError
 from mace_mm.files.atomic_write import write_atomically
 from mace_mm.files.folder_lock import only_process
 from mace_mm.free_energy.analysis.convergence import (
@@ -21,129 +20,31 @@ from mace_mm.free_energy.analysis.convergence import (
     judge_switches,
     judge_windows,
 )
-from mace_mm.free_energy.analysis.estimator import Estimate, WindowAnalysis, analyze_windows
+from mace_mm.free_energy.analysis.estimator import WindowAnalysis, analyze_windows
 from mace_mm.free_energy.analysis.work import SwitchAnalysis, analyze_switches
+from mace_mm.free_energy.conformers.search import Conformers
 from mace_mm.free_energy.conformers.starting import with_starts
 from mace_mm.free_energy.coordinates.result import ConformerResult, FollowedRun, judge_run
+from mace_mm.free_energy.leg_result import RESULT_NAME, LegResult, LegStoppedError
+from mace_mm.free_energy.leg_sampling import (
+    Sampled,
+    is_first_rank,
+    sample_switches,
+    sample_windows,
+)
 from mace_mm.free_energy.legs.leg import Leg
-from mace_mm.free_energy.sampling.distribute import run_tasks, switch_tasks, window_tasks
+from mace_mm.free_energy.legs.watch import watch_of
+from mace_mm.free_energy.protocol import OnStage, Protocol
+from mace_mm.free_energy.sampling.journal import Journal
 from mace_mm.free_energy.sampling.samples import collect
 from mace_mm.free_energy.sampling.switching import FORWARD, REVERSE, read_work
-from mace_mm.free_energy.sampling.windows import run_windows
-from mace_mm.free_energy.settings import Dynamics, Execution, Limits, Switching, Windows
+from mace_mm.free_energy.settings import Limits
 
 logger = logging.getLogger(__name__)
 
-RESULT_NAME = "result.json"
 CONFORMERS_FOLDER = "conformers"
-
-OnStage = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """How a leg is sampled; the parts of a command's configuration that every leg shares."""
-
-    windows: Windows | None
-    switching: Switching | None
-    dynamics: Dynamics
-    execution: Execution
-    limits: Limits
-
-    def __post_init__(self) -> None:
-        if self.windows is None and self.switching is None:
-            raise ConfigError("one of windows and switching is needed, got neither")
-
-    def n_replicas(self, leg: Leg) -> int:
-        """Trajectories of a leg, each of which may start in another conformer."""
-        return leg.schedule.n_states if self.windows is not None else 2
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LegResult:
-    """The free energy of a leg's last state relative to its first.
-
-    Attributes:
-        name: of the leg.
-        windows, switches: analyses of what was run.
-        verdict: of both, of their agreement, and of what was seen of the molecule.
-        conformers: starts and followed coordinates, None for legs without a ligand that is known.
-        elapsed_s: wall time of this process; a continued run counts its last part only.
-    """
-
-    name: str
-    windows: WindowAnalysis | None
-    switches: SwitchAnalysis | None
-    verdict: Verdict
-    elapsed_s: float
-    conformers: ConformerResult | None = None
-
-    @property
-    def estimate(self) -> Estimate:
-        """MBAR where there are windows, else BAR of the switches."""
-        if self.windows is not None:
-            return self.windows.mbar
-        if self.switches is not None:
-            return self.switches.bar
-        raise ConfigError(f"leg {self.name} has no result")
-
-    @property
-    def methods(self) -> dict[str, Estimate]:
-        """Every estimate by the name of its method."""
-        found: dict[str, Estimate] = {}
-        if self.windows is not None:
-            found |= {"MBAR": self.windows.mbar, "BAR": self.windows.bar}
-            if self.windows.ti is not None:
-                found["TI"] = self.windows.ti
-        if self.switches is not None:
-            found["switching, BAR"] = self.switches.bar
-            found["switching, Crooks"] = self.switches.crooks
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for a results file."""
-        content: dict[str, Any] = {
-            "name": self.name,
-            "estimate": estimate_json(self.estimate),
-            "converged": self.verdict.converged,
-            "reasons": list(self.verdict.reasons),
-            "methods": {name: estimate_json(value) for name, value in self.methods.items()},
-            "elapsed_s": round(self.elapsed_s, 1),
-        }
-        if self.conformers is not None:
-            content["conformers"] = self.conformers.to_json()
-        if self.windows is not None:
-            content["windows"] = {
-                "lambdas": list(self.windows.samples.schedule.coordinates),
-                "samples": list(self.windows.samples.counts),
-                "independent_samples": list(self.windows.independent),
-                "left_out": self.windows.left_out,
-                "overlap": self.windows.overlap.round(4).tolist(),
-                "profile_kj_mol": self.windows.profile_kj_mol.round(4).tolist(),
-            }
-        if self.switches is not None:
-            content["switching"] = {
-                "forward_kt": self.switches.forward_kt.round(4).tolist(),
-                "reverse_kt": self.switches.reverse_kt.round(4).tolist(),
-                "left_out": self.switches.left_out,
-                "independent_switches": [
-                    self.switches.effective_forward,
-                    self.switches.effective_reverse,
-                ],
-                "overlap": round(self.switches.overlap, 4),
-                "dissipation_kj_mol": round(self.switches.dissipation_kj_mol, 4),
-            }
-        return content
-
-
-def estimate_json(estimate: Estimate) -> dict[str, float]:
-    """An estimate in both units."""
-    return {
-        "value_kj_mol": round(estimate.value_kj_mol, 4),
-        "error_kj_mol": round(estimate.error_kj_mol, 4),
-        "value_kcal_mol": round(estimate.value_kcal_mol, 4),
-        "error_kcal_mol": round(estimate.error_kcal_mol, 4),
-    }
+# What the analysis raises for samples that are too few or do not overlap.
+_TOO_LITTLE = (DataError, ValueError, np.linalg.LinAlgError, ConvergenceError, ParameterError)
 
 
 def run_leg(
@@ -161,7 +62,9 @@ def run_leg(
         The result; None on MPI ranks other than the first, which only sample.
 
     Raises:
-        ConfigError, DataError, GeometryError: see the sampling functions.
+        LegStoppedError: the molecule was destroyed, or numbers stopped being finite; what was
+            sampled before is analyzed as far as it goes, and written.
+        ConfigError, DataError: see the sampling functions.
         BackendError: likewise, or another process runs in this folder.
     """
     with only_process(folder, "sampling") if is_first_rank() else nullcontext():
@@ -172,67 +75,123 @@ def _run_leg(
     leg: Leg, folder: Path, protocol: Protocol, on_stage: OnStage | None
 ) -> LegResult | None:
     started = time.monotonic()
+    warnings = leg_warnings(leg, protocol)
     known = None
     if is_first_rank():
+        for warning in set(warnings) - set(leg.warnings):
+            logger.warning("leg %s: %s", leg.name, warning)
         leg, known = with_starts(leg, folder / CONFORMERS_FOLDER, protocol.n_replicas(leg))
     report = on_stage or (lambda stage, done, total: None)
-    distributed = protocol.execution.workers > 1 or protocol.execution.scheduler is not None
-    windows = None
-    journals = []
-    if protocol.windows is not None:
-        if protocol.windows.exchange and not distributed:
-            journals = [
-                run_windows(
-                    leg,
-                    folder / "windows",
-                    protocol.windows,
-                    protocol.dynamics,
-                    on_iteration=lambda done, total: report("windows", done, total),
-                )
-            ]
-        elif is_first_rank():
-            journals = run_tasks(
-                leg,
-                window_tasks(leg, folder, protocol.windows, protocol.dynamics),
-                protocol.execution,
-                lambda done, total: report("windows", done, total),
-            )
+    sampled = {"windows": sample_windows(leg, folder, protocol, report)}
     if not is_first_rank():
         return None
+    stopped_by = sampled["windows"].stopped_by
+    windows = switches = None
     if protocol.windows is not None:
-        samples = collect(leg.schedule, leg.temperature_k, journals, protocol.windows.equilibration)
-        samples.write(folder)
-        windows = analyze_windows(samples)
-    switches = None
-    if protocol.switching is not None:
-        switched = run_tasks(
-            leg,
-            switch_tasks(folder, protocol.switching, protocol.dynamics),
-            protocol.execution,
-            lambda done, total: report("switches", done, total),
-        )
-        works = [read_work(journal, protocol.switching) for journal in switched]
-        switches = analyze_switches(works[FORWARD], works[REVERSE], leg.temperature_k)
+        windows = _windows(leg, folder, protocol, sampled["windows"])
+    if protocol.switching is not None and stopped_by is None:
+        sampled["switches"] = sample_switches(leg, folder, protocol, report)
+        stopped_by = sampled["switches"].stopped_by
+        switches = _switches(leg, protocol, sampled["switches"])
+    watch = watch_of(leg, {stage: part.journals for stage, part in sampled.items()})
     conformers = None
-    if leg.conformers is not None and known is not None:
-        followed: dict[str, FollowedRun] = {}
-        if protocol.windows is not None:
-            discard = protocol.windows.equilibration
-            followed["windows"] = journals, discard, leg.schedule.coordinates
-        if protocol.switching is not None:
-            followed["switches"] = switched, protocol.switching.equilibration, (0.0, 1.0)
-        conformers = judge_run(leg.conformers, known, followed, protocol.limits)
-        conformers.write_drawings(folder / CONFORMERS_FOLDER)
+    if stopped_by is None:
+        conformers = _conformers(leg, folder, protocol, known, sampled)
+    verdict = judge_leg(windows, switches, protocol.limits, conformers)
+    found = Verdict(converged=True, reasons=()) if watch is None else watch.verdict
+    reasons = found.reasons + verdict.reasons
+    if stopped_by is not None:
+        reasons = (f"the leg ended before its end: {stopped_by}", *reasons)
     result = LegResult(
         name=leg.name,
         windows=windows,
         switches=switches,
-        verdict=judge_leg(windows, switches, protocol.limits, conformers),
+        verdict=Verdict(converged=not reasons, reasons=reasons, warnings=warnings),
         elapsed_s=time.monotonic() - started,
         conformers=conformers,
+        watch=watch,
+        stopped_by=stopped_by,
     )
     write_atomically(folder / RESULT_NAME, json.dumps(result.to_json(), indent=1).encode())
+    if stopped_by is not None:
+        raise LegStoppedError(_sentence(leg, folder, stopped_by), {leg.name: result})
     return result
+
+
+def leg_warnings(leg: Leg, protocol: Protocol) -> tuple[str, ...]:
+    """What should be known before a leg is run: of the model, and of the time step."""
+    limit = leg.timestep_limit
+    problem = None if limit is None else limit.problem(protocol.dynamics.timestep_fs)
+    return leg.warnings + (() if problem is None else (problem,))
+
+
+def _sentence(leg: Leg, folder: Path, stopped_by: str) -> str:
+    return (
+        f"leg {leg.name} ended before its end: {stopped_by}; take a shorter time step, a lower "
+        "temperature or a model that knows the molecule, or let the watch flag it (watch.action="
+        f"flag); what was sampled before is in {folder}"
+    )
+
+
+def _windows(leg: Leg, folder: Path, protocol: Protocol, sampled: Sampled) -> WindowAnalysis | None:
+    """Analyze the windows; of a leg that ended before its end, what was sampled before that."""
+    if protocol.windows is None:
+        return None
+    discard = protocol.windows.equilibration
+
+    def analyze(journals: Sequence[Journal]) -> WindowAnalysis:
+        samples = collect(leg.schedule, leg.temperature_k, journals, discard)
+        samples.write(folder)
+        return analyze_windows(samples)
+
+    if sampled.stopped_by is None:
+        return analyze(sampled.journals)
+    try:
+        return analyze(sampled.before_event(leg))
+    except _TOO_LITTLE as error:
+        logger.info("leg %s: too little was sampled for a number: %s", leg.name, error)
+        return None
+
+
+def _switches(leg: Leg, protocol: Protocol, sampled: Sampled) -> SwitchAnalysis | None:
+    """Analyze the switches, as `_windows` does the windows."""
+    if protocol.switching is None:
+        return None
+    switching = protocol.switching
+
+    def analyze(journals: Sequence[Journal]) -> SwitchAnalysis:
+        works = [read_work(journal, switching) for journal in journals]
+        return analyze_switches(works[FORWARD], works[REVERSE], leg.temperature_k)
+
+    if sampled.stopped_by is None:
+        return analyze(sampled.journals)
+    try:
+        return analyze(sampled.before_event(leg))
+    except _TOO_LITTLE as error:
+        logger.info("leg %s: too few switches for a number: %s", leg.name, error)
+        return None
+
+
+def _conformers(
+    leg: Leg,
+    folder: Path,
+    protocol: Protocol,
+    known: Conformers | None,
+    sampled: Mapping[str, Sampled],
+) -> ConformerResult | None:
+    """What moved and what did not, with drawings."""
+    if leg.conformers is None or known is None:
+        return None
+    followed: dict[str, FollowedRun] = {}
+    if protocol.windows is not None:
+        discard = protocol.windows.equilibration
+        followed["windows"] = sampled["windows"].journals, discard, leg.schedule.coordinates
+    if protocol.switching is not None:
+        discard = protocol.switching.equilibration
+        followed["switches"] = sampled["switches"].journals, discard, (0.0, 1.0)
+    conformers = judge_run(leg.conformers, known, followed, protocol.limits)
+    conformers.write_drawings(folder / CONFORMERS_FOLDER)
+    return conformers
 
 
 def judge_leg(
@@ -254,27 +213,23 @@ def judge_leg(
     return join_verdicts(parts)
 
 
-def is_first_rank() -> bool:
-    """True in a run without MPI and on MPI's rank 0."""
-    communicator = mpiplus.get_mpicomm()
-    return communicator is None or communicator.rank == 0
-
-
 def run_legs(
     legs: Mapping[str, tuple[Leg, Protocol]], folder: Path, on_stage: OnStage | None = None
 ) -> dict[str, LegResult]:
     """Run all legs of a cycle, each in the folder of its name.
 
-    A leg that cannot be analyzed does not keep the others from running.
+    A leg that ended before its end or cannot be analyzed does not keep the others from running.
 
     Returns:
         Results by name; empty on MPI ranks other than the first.
 
     Raises:
+        LegStoppedError: legs whose molecule was destroyed, with the results of all.
         DataError: legs that cannot be analyzed, all of them by name.
     """
     results: dict[str, LegResult] = {}
     failed: list[str] = []
+    stopped: list[str] = []
     for name, (leg, protocol) in legs.items():
 
         def report(stage: str, done: int, total: int, name: str = name) -> None:
@@ -283,11 +238,19 @@ def run_legs(
 
         try:
             result = run_leg(leg, folder / name, protocol, report)
+        except LegStoppedError as error:
+            # Said now: the other legs may take days.
+            logger.error("%s", error)
+            stopped.append(str(error))
+            results[name] = next(iter(error.results.values()))
+            continue
         except DataError as error:
             failed.append(f"{name}: {error}")
             continue
         if result is not None:
             results[name] = result
+    if stopped:
+        raise LegStoppedError("; ".join(stopped + failed), results)
     if failed:
         raise DataError("; ".join(failed))
     return results

@@ -12,13 +12,15 @@ from mace_mm.free_energy.conformers.search import End
 from mace_mm.free_energy.legs.leg import GAS_CONSTANT_KJ_MOL_K, Leg, fingerprint
 from mace_mm.free_energy.legs.schedule import Schedule
 from mace_mm.free_energy.sampling.follow import observers_of
-from mace_mm.free_energy.settings import Starts
+from mace_mm.free_energy.settings import Starts, Watch
 from mace_mm.free_energy.systems.inputs import MMSystem
+from mace_mm.simulation.watch.timestep import timestep_limit
 
 logger = logging.getLogger(__name__)
 
 
 _DEFAULT_STARTS = Starts()
+_DEFAULT_WATCH = Watch()
 
 
 def decoupling_leg(
@@ -27,12 +29,13 @@ def decoupling_leg(
     schedule: Schedule,
     conditions: Conditions,
     starts: Starts = _DEFAULT_STARTS,
+    watch: Watch = _DEFAULT_WATCH,
 ) -> Leg:
     """From the full molecule (first state) to one without charges and outer Lennard-Jones forces.
 
     Charges are annihilated, with exact PME; Lennard-Jones interactions inside the molecule stay.
     Soft core of openmmtools (Beutler et al., Chem. Phys. Lett. 222, 529, 1994). ``starts`` says
-    which conformers it starts from.
+    which conformers it starts from, ``watch`` what is done when the molecule is destroyed.
 
     Raises:
         InputError: forces that openmmtools cannot make alchemical.
@@ -61,7 +64,17 @@ def decoupling_leg(
         temperature_k=conditions.temperature_k,
         pressure_bar=None if mm.box_nm is None else conditions.pressure_bar,
         origin=fingerprint(mm.system),
-        observers=observers_of(mm.topology, mm.ligand, mm.positions_nm, conformers),
+        observers=observers_of(
+            mm.topology,
+            mm.ligand,
+            mm.positions_nm,
+            system,
+            conditions.temperature_k,
+            watch,
+            box_nm=mm.box_nm,
+            conformers=conformers,
+        ),
+        timestep_limit=timestep_limit(system, mm.topology),
         conformers=conformers,
     )
 

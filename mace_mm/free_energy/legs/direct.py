@@ -15,19 +15,25 @@ from mace_mm.archive.open_model import model_path, open_potential
 from mace_mm.elements import species_index
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.evaluate.compile import compile_module, run_compiled
+from mace_mm.evaluate.domain.force_uncertainty import MOST_ATOMS
 from mace_mm.free_energy.config import Conditions
 from mace_mm.free_energy.legs.direct_network import DecoupledModule
 from mace_mm.free_energy.legs.leg import Leg, fingerprint
 from mace_mm.free_energy.legs.schedule import coupling_schedule
 from mace_mm.free_energy.sampling.follow import observers_of
+from mace_mm.free_energy.sampling.molecule_observer import known_force_errors
+from mace_mm.free_energy.sampling.observers import Observer
+from mace_mm.free_energy.settings import Watch
 from mace_mm.ml_mm.region_charge import region_problems
 from mace_mm.ml_mm.region_parts import MLAtoms
 from mace_mm.openmm.force import PythonComputation
 from mace_mm.openmm.molecules import keep_molecules, topology_bonds
+from mace_mm.simulation.watch.timestep import timestep_limit
 
 logger = logging.getLogger(__name__)
 
 COUPLING_PARAMETER = "lambda_coupling"
+_DEFAULT_WATCH = Watch()
 DEFAULT_COUPLINGS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 DEFAULT_SOFTNESS = 2.0
 _SKIN = 1.0
@@ -130,6 +136,31 @@ def _charge_problems(
     return problems
 
 
+def _observers(
+    topology: app.Topology,
+    positions_nm: np.ndarray,
+    box_nm: np.ndarray | None,
+    system: openmm.System,
+    conditions: Conditions,
+    model: Path | None,
+    watch: Watch,
+) -> tuple[Observer, ...]:
+    """All molecules are the model's here, the solvent's too, and all are watched."""
+    force_errors = None
+    if watch.action != "off" and topology.getNumAtoms() <= MOST_ATOMS:
+        force_errors = known_force_errors(model, watch.uncertainty, watch.force_errors)
+    return observers_of(
+        topology,
+        range(topology.getNumAtoms()),
+        positions_nm,
+        system,
+        conditions.temperature_k,
+        watch,
+        box_nm=box_nm,
+        force_errors=force_errors,
+    )
+
+
 def direct_leg(
     name: str,
     topology: app.Topology,
@@ -144,6 +175,7 @@ def direct_leg(
     softness: float = DEFAULT_SOFTNESS,
     force_field: openmm.System | None = None,
     allow_unknown_charge: bool = False,
+    watch: Watch = _DEFAULT_WATCH,
 ) -> Leg:
     """From a coupled to a decoupled solute; the solute keeps its inner energy.
 
@@ -163,6 +195,7 @@ def direct_leg(
             the topology are used as well.
         allow_unknown_charge: for research: warn of a total charge, of all atoms or of the solute,
             that the model was not trained for.
+        watch: what is done when a molecule is destroyed.
 
     Raises:
         ConfigError: couplings that do not run from 1 to 0.
@@ -198,6 +231,7 @@ def direct_leg(
         # Every pressure move costs two evaluations of the network and gains little in water.
         pressure_bar=None,
         origin=fingerprint(model_path(model), f"{precision} {softness} {sorted(solute)}"),
-        observers=observers_of(topology, sorted(solute), positions_nm),
+        observers=_observers(topology, positions_nm, box_nm, system, conditions, model, watch),
         warnings=tuple(warnings),
+        timestep_limit=timestep_limit(system, topology),
     )

@@ -17,6 +17,7 @@ from mace_mm.files.atomic_write import write_atomically
 from mace_mm.free_energy.conformers.leg import LegConformers
 from mace_mm.free_energy.legs.schedule import Schedule
 from mace_mm.free_energy.sampling.observers import Observer
+from mace_mm.simulation.watch.timestep import TimestepLimit
 
 GAS_CONSTANT_KJ_MOL_K = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(
     unit.kilojoule_per_mole / unit.kelvin
@@ -41,6 +42,7 @@ class Leg:
         origin: fingerprint of the energies, so that no run is continued with others.
         observers: what looks at the molecule at every iteration; not saved with the leg.
         warnings: what the model was not trained for, sentences; not saved with the leg.
+        timestep_limit: what its fastest hydrogen allows, None where nobody looked; not saved.
         conformers: how its starts are found, not saved with the leg; None where that is not known.
         starts_nm: (n_starts, n_atoms, 3) where replicas start, one after the other and from the
             first again; None for ``positions_nm`` alone.
@@ -56,6 +58,7 @@ class Leg:
     origin: str = ""
     observers: tuple[Observer, ...] = ()
     warnings: tuple[str, ...] = ()
+    timestep_limit: TimestepLimit | None = None
     conformers: LegConformers | None = None
     starts_nm: np.ndarray | None = None
 

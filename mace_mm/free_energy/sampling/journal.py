@@ -52,6 +52,7 @@ class Journal:
         self.n_replicas = n_replicas
         self.n_states = n_states
         self._record = n_replicas * (n_states + 1)
+        self._limit: int | None = None
         names = [observer.name for observer in observers]
         if len(set(names)) != len(names):
             raise ConfigError(f"observers must have names of their own, got {names}")
@@ -110,10 +111,17 @@ class Journal:
         """
         return load_restart(self.folder / _RESTART_NAME)
 
+    def upto(self, iteration: int) -> "Journal":
+        """The same journal, of which only the first iterations are read."""
+        part = Journal(self.folder, self.n_replicas, self.n_states)
+        part._limit = iteration
+        return part
+
     def n_iterations(self) -> int:
         """Complete iterations in the records file."""
         path = self.folder / _RECORDS_NAME
-        return path.stat().st_size // (8 * self._record) if path.exists() else 0
+        held = path.stat().st_size // (8 * self._record) if path.exists() else 0
+        return held if self._limit is None else min(held, self._limit)
 
     def read(self) -> Records:
         """All complete iterations.
