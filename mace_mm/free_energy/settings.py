@@ -33,7 +33,7 @@ class Windows(Settings):
 
     lambdas: tuple[float, ...] = Field(default=even_lambdas(5))
     iterations: int = Field(default=200, ge=1, description="kept iterations of each window")
-    equilibration: int = Field(default=20, ge=0, description="iterations that are thrown away")
+    equilibration: int = Field(default=20, ge=0, description="iterations left out, at least")
     steps: int = Field(default=500, ge=1, description="steps of one iteration")
     exchange: bool = Field(default=True, description="Hamiltonian replica exchange")
     minimization: int = Field(default=500, ge=1, description="most steps of minimization")
@@ -50,7 +50,9 @@ class Switching(Settings):
     switches: int = Field(default=100, ge=2, description="switches in each direction")
     steps: int = Field(default=2000, ge=1, description="integration steps of one switch")
     updates: int = Field(default=200, ge=1, description="changes of λ during one switch")
-    equilibration: int = Field(default=20, ge=0, description="thrown-away stretches at each end")
+    equilibration: int = Field(
+        default=20, ge=0, description="stretches left out at each end, at least"
+    )
     stretch: int = Field(default=500, ge=1, description="equilibrium steps between two switches")
 
     @model_validator(mode="after")

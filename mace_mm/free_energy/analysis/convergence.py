@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from mace_mm.free_energy.analysis.estimator import Estimate, WindowAnalysis, kt_kj_mol
 from mace_mm.free_energy.analysis.work import SwitchAnalysis
+from mace_mm.free_energy.sampling.samples import Samples, neighbor_changes
 from mace_mm.free_energy.settings import Limits
 
 
@@ -73,7 +76,7 @@ def judge_windows(analysis: WindowAnalysis, limits: Limits) -> Verdict:
                 f"{shared:.3f}, at least {limits.overlap} is needed: add windows between them"
             )
     reasons += _few_samples(analysis, limits)
-    reasons += _equilibration(analysis) + _mixing(analysis)
+    reasons += _equilibration(analysis, "iterations") + _mixing(analysis)
     reasons += _drift(*analysis.halves, limits)
     methods = {"MBAR": analysis.mbar, "BAR": analysis.bar}
     if analysis.ti is not None:
@@ -101,6 +104,7 @@ def judge_switches(analysis: SwitchAnalysis, limits: Limits) -> Verdict:
                 f"{count} independent {name} switches, at least "
                 f"{limits.independent_samples} are needed: switch more often"
             )
+    reasons += _equilibration(analysis, "switches of each direction")
     reasons += _drift(*analysis.halves, limits)
     if analysis.gaussian:
         reasons += _disagreements({"BAR": analysis.bar, "Crooks": analysis.crooks}, limits)
@@ -109,40 +113,32 @@ def judge_switches(analysis: SwitchAnalysis, limits: Limits) -> Verdict:
 
 
 def _few_samples(analysis: WindowAnalysis, limits: Limits) -> list[str]:
-    lambdas = analysis.samples.schedule.coordinates
-    reasons, all_alike = [], []
-    for state, count in enumerate(analysis.independent):
-        if count >= limits.independent_samples:
-            continue
-        if analysis.inefficiencies[state] > analysis.inefficiency:
-            reasons.append(
-                f"window λ = {lambdas[state]:.3g} holds {count} independent samples (statistical "
-                f"inefficiency {analysis.inefficiencies[state]:.1f}), at least "
-                f"{limits.independent_samples} are needed: run longer"
-            )
-        else:
-            all_alike.append(count)
-    if all_alike:
-        reasons.append(
-            f"{_windows(len(all_alike), len(lambdas))} {min(all_alike)} independent samples "
-            f"(statistical inefficiency {analysis.inefficiency:.1f}, followed along replicas), at "
-            f"least {limits.independent_samples} are needed: run longer"
-        )
-    return reasons
+    counts, lambdas = analysis.independent, analysis.samples.schedule.coordinates
+    few = [state for state, count in enumerate(counts) if count < limits.independent_samples]
+    if not few:
+        return []
+    worst = min(few, key=lambda state: counts[state])
+    factor = analysis.inefficiencies[worst]
+    # Where the estimate as a whole is the slower one, no window is to be blamed.
+    followed = ", followed along replicas" if factor <= analysis.inefficiency else ""
+    if len(few) == 1:
+        holds = f"window λ = {lambdas[worst]:.3g} holds {counts[worst]} independent samples"
+    else:
+        fewest, most = counts[worst], max(counts[state] for state in few)
+        which = "every window holds" if len(few) == len(counts) else f"{len(few)} windows hold"
+        holds = f"{which} {fewest}{f' to {most}' if most > fewest else ''} independent samples"
+    return [
+        f"{holds} (statistical inefficiency {factor:.1f}{followed}), at least "
+        f"{limits.independent_samples} are needed: run longer"
+    ]
 
 
-def _windows(count: int, total: int) -> str:
-    if count == total:
-        return "every window holds"
-    return f"{count} of {total} windows hold as few as"
-
-
-def _equilibration(analysis: WindowAnalysis) -> list[str]:
+def _equilibration(analysis: WindowAnalysis | SwitchAnalysis, what: str) -> list[str]:
     if analysis.equilibrated:
         return []
     return [
-        f"the first {analysis.left_out} iterations, half of the run, still equilibrate, and what "
-        "is left may, too: run longer"
+        f"the first {analysis.left_out} {what}, half of the run, still equilibrate, and what is "
+        "left may, too: run longer"
     ]
 
 
@@ -155,11 +151,31 @@ def _mixing(analysis: WindowAnalysis) -> list[str]:
     scale = kt_kj_mol(analysis.samples.temperature_k) * math.sqrt(variance.n_replicas)
     found = scale * math.sqrt(variance.between_replicas)
     expected = scale * math.sqrt(variance.inside_replicas)
+    stay = ", and each stays on its level all the time" if _stay_apart(analysis.samples) else ""
     return [
         f"the replicas have not mixed: single ones would give free energies that differ by "
-        f"{found:.2f} kJ/mol (standard deviation), their own fluctuations explain {expected:.2f}: "
-        "they are in different conformers or places, run longer"
+        f"{found:.2f} kJ/mol (standard deviation), their own fluctuations explain {expected:.2f}"
+        f"{stay}: they are in different conformers or places, run longer"
     ]
+
+
+def _stay_apart(samples: Samples) -> bool:
+    """Whether replicas stand on two levels of energy changes and none went from one to the other.
+
+    The levels are divided at the widest gap between replicas; a quarter of the run is looked at in
+    one piece.
+    """
+    changes = np.concatenate(neighbor_changes(samples))
+    quarters = np.array(
+        [
+            [part.mean() for part in np.array_split(series, 4)]
+            for series in samples.paths.split(changes, samples.paths.replicas)
+        ]
+    )
+    means = np.sort(quarters.mean(axis=1))
+    widest = int(np.argmax(np.diff(means)))
+    above = quarters > 0.5 * (means[widest] + means[widest + 1])
+    return bool((above.all(axis=1) | ~above.any(axis=1)).all())
 
 
 def judge_methods(estimates: dict[str, Estimate], limits: Limits) -> Verdict:

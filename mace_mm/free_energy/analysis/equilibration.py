@@ -7,6 +7,8 @@ from mace_mm.free_energy.analysis.correlation import Paths, inefficiency
 # The start is looked for among this many places, in the first half of the run.
 _PLACES = 20
 LARGEST_SHARE = 0.5
+# Less gain in independent samples than this is noise of the count.
+_GAIN = 1.1
 # Longer series are averaged in pairs, threes, ...: their slow parts are what is looked for.
 _LONGEST_SERIES = 200
 
@@ -28,13 +30,18 @@ def equilibrated_from(influences: np.ndarray, paths: Paths) -> int:
     """
     first, last = int(paths.times.min()), int(paths.times.max()) + 1
     length = max(1, (last - first) // _LONGEST_SERIES)
-    best, most = first, 0.0
-    for place in range(int(_PLACES * LARGEST_SHARE) + 1):
-        start = first + (last - first) * place // _PLACES
-        count = _independent_blocks(influences, paths, start, length)
-        if count > most:
-            best, most = start, count
-    return best
+    starts = [
+        first + (last - first) * place // _PLACES
+        for place in range(int(_PLACES * LARGEST_SHARE) + 1)
+    ]
+    counts = [_independent_blocks(influences, paths, start, length) for start in starts]
+    best = int(np.argmax(counts))
+    return starts[best] if counts[best] > _GAIN * counts[0] else first
+
+
+def is_over(left_out: int, n_kept: int) -> bool:
+    """Whether the start ended before the largest share of a run that is ever left out."""
+    return left_out < int(LARGEST_SHARE * (left_out + n_kept))
 
 
 def _independent_blocks(influences: np.ndarray, paths: Paths, start: int, length: int) -> float:

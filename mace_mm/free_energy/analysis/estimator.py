@@ -11,7 +11,7 @@ from scipy.interpolate import CubicSpline
 from mace_mm.errors import DataError
 from mace_mm.free_energy.analysis.bennett import solve_mbar, sum_of_bar
 from mace_mm.free_energy.analysis.correlation import SumVariance, variance_of_sum
-from mace_mm.free_energy.analysis.equilibration import LARGEST_SHARE, equilibrated_from
+from mace_mm.free_energy.analysis.equilibration import equilibrated_from, is_over
 from mace_mm.free_energy.sampling.samples import Samples, window_inefficiencies
 from mace_mm.units import KCAL_MOL_TO_KJ_MOL
 
@@ -66,7 +66,6 @@ class WindowAnalysis:
     Attributes:
         samples: all samples of the equilibrated part, which the estimators used.
         left_out: iterations that were left out before it, beyond those the settings leave out.
-        equilibrated: False where the first half of the run is left out and more might have to be.
         variance_kt2: variance of the MBAR estimate, kT², from every side.
         inefficiency: of the MBAR estimate; how many samples count as one. Not below that of the
             whole run: what was left out may have been the only sign of a slow process.
@@ -86,7 +85,6 @@ class WindowAnalysis:
 
     samples: Samples
     left_out: int
-    equilibrated: bool
     variance_kt2: SumVariance
     inefficiency: float
     inefficiencies: np.ndarray
@@ -101,6 +99,11 @@ class WindowAnalysis:
     backward: tuple[Estimate, ...]
     fractions: np.ndarray
     halves: tuple[Estimate, Estimate]
+
+    @property
+    def equilibrated(self) -> bool:
+        """False where the first half of the run is left out, and more might have to be."""
+        return is_over(self.left_out, int(np.ptp(self.samples.paths.times)) + 1)
 
     @property
     def independent(self) -> tuple[int, ...]:
@@ -170,7 +173,7 @@ def analyze_windows(samples: Samples, n_parts: int = 10) -> WindowAnalysis:
         )
     solution = solve_mbar(samples)
     least = variance_of_sum(solution.influences_kt[:, -1], samples.paths).inefficiency
-    first, last = int(samples.paths.times.min()), int(samples.paths.times.max()) + 1
+    first = int(samples.paths.times.min())
     start = equilibrated_from(solution.influences_kt[:, -1], samples.paths)
     kept = samples.after(start)
     if start > first and min(kept.counts) >= wanted:
@@ -187,7 +190,6 @@ def analyze_windows(samples: Samples, n_parts: int = 10) -> WindowAnalysis:
     return WindowAnalysis(
         samples=samples,
         left_out=start - first,
-        equilibrated=start - first < int(LARGEST_SHARE * (last - first)),
         variance_kt2=variances[-1],
         inefficiency=least,
         inefficiencies=np.maximum(window_inefficiencies(samples), least),

@@ -15,6 +15,8 @@ from mace_mm.units import KCAL_MOL_TO_KJ_MOL
 
 # A straight line this much higher than what is left of the profile hides it.
 _STEEP = 20.0
+# Rows of time series stand this many standard deviations apart.
+_ROWS_APART = 6.0
 _BLUE, _ORANGE, _GRAY = "#1f5fa8", "#d9772b", "#888888"
 
 
@@ -63,12 +65,12 @@ def draw_overlap(axes: Axes, windows: WindowAnalysis) -> None:
 
 def draw_convergence(axes: Axes, windows: WindowAnalysis) -> None:
     """Estimates from growing parts of the run, from its beginning and from its end."""
-    for label, color, estimates in (
-        ("from the beginning", _BLUE, windows.forward),
-        ("from the end", _ORANGE, windows.backward),
+    for label, color, aside, estimates in (
+        ("from the beginning", _BLUE, -0.006, windows.forward),
+        ("from the end", _ORANGE, 0.006, windows.backward),
     ):
         axes.errorbar(
-            windows.fractions,
+            windows.fractions + aside,
             [estimate.value_kj_mol for estimate in estimates],
             [estimate.error_kj_mol for estimate in estimates],
             marker="o",
@@ -92,36 +94,45 @@ def draw_convergence(axes: Axes, windows: WindowAnalysis) -> None:
 
 
 def draw_series(axes: Axes, windows: WindowAnalysis) -> None:
-    """Change of energy to the next window, less its mean in each, against time.
+    """Change of energy to the next window, less its mean in each, against time; a row each.
 
-    With exchange along replicas: one that stays in its conformer stays on its level.
+    With exchange the rows are replicas: one that stays in its conformer stays on its level, beside
+    the line of its row.
     """
-    samples = windows.samples
-    changes = neighbor_changes(samples)
-    if samples.paths.exchanged:
-        pooled = np.concatenate(changes)
-        lines = samples.paths.split(pooled, samples.paths.replicas)
-        times = samples.paths.split(samples.paths.times, samples.paths.replicas)
-        labels = [f"replica {number}" for number in range(len(lines))]
+    samples, paths = windows.samples, windows.samples.paths
+    changes = np.concatenate(neighbor_changes(samples))
+    if paths.exchanged:
+        rows = paths.replicas
+        names = [f"replica {number}" for number in np.unique(rows)]
         axes.set_title(f"Along replicas, g = {windows.inefficiency:.1f}")
     else:
-        lines = changes
-        times = samples.paths.split(samples.paths.times, samples.paths.states)
-        labels = [
-            f"λ = {value:.3g}, g = {factor:.1f}"
+        rows = paths.states
+        names = [
+            f"{value:.3g} (g = {factor:.1f})"
             for value, factor in zip(
                 samples.schedule.coordinates, windows.inefficiencies, strict=True
             )
         ]
-        axes.set_title("Time series")
-    for number, (line, time, label) in enumerate(zip(lines, times, labels, strict=True)):
-        place = number / max(1, len(lines) - 1)
-        color = (place, 0.35, 0.75 - 0.5 * place)
-        axes.plot(time, line, linewidth=0.7, color=color, label=label)
-    axes.set_xlabel("iteration")
-    axes.set_ylabel("Δu to the next window − its mean, kT")
-    if len(lines) <= 8:
-        axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axes.set_title("Time series of the windows λ")
+    apart = max(_ROWS_APART * float(changes.std()), 1e-6)
+    series = zip(paths.split(paths.times, rows), paths.split(changes, rows), strict=True)
+    for number, (times, values) in enumerate(series):
+        level = -apart * number
+        axes.axhline(level, color="black", linewidth=0.4)
+        axes.plot(times, level + values, linewidth=0.5, color=_BLUE, alpha=0.35)
+        axes.plot(times, level + _running_mean(values), linewidth=1.4, color=_ORANGE)
+    axes.set_yticks(-apart * np.arange(len(names)), names, fontsize=8 if len(names) <= 12 else 5)
+    axes.set_xlabel("iteration; bold: running mean")
+    axes.set_ylabel(f"Δu − its mean, rows {apart:.2g} kT apart")
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Over a twentieth of the series around each point, less at the ends."""
+    half = max(1, len(values) // 40)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.maximum(np.arange(len(values)) - half, 0)
+    last = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    return (sums[last] - sums[first]) / (last - first)
 
 
 def draw_profile(axes: Axes, windows: WindowAnalysis) -> None:

@@ -22,7 +22,7 @@ from mace_mm.free_energy.analysis.correlation import (
     inefficiency,
     variance_of_sum,
 )
-from mace_mm.free_energy.analysis.equilibration import equilibrated_from
+from mace_mm.free_energy.analysis.equilibration import equilibrated_from, is_over
 from mace_mm.free_energy.analysis.estimator import Estimate, kt_kj_mol
 
 _BOOTSTRAPS = 200
@@ -67,6 +67,11 @@ class SwitchAnalysis:
     effective_forward: int
     effective_reverse: int
     halves: tuple[Estimate, Estimate]
+
+    @property
+    def equilibrated(self) -> bool:
+        """False where the first half of the switches is left out, and more might have to be."""
+        return is_over(self.left_out, max(len(self.forward_kt), len(self.reverse_kt)))
 
 
 def analyze_switches(
