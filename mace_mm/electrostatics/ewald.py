@@ -91,8 +91,9 @@ class Stencil:
         self._rest = (points - whole).contiguous()
         first = whole.to(torch.int64)
         back = torch.arange(_ORDER)[:, None]
-        # Of shape (order, n_particles) for each axis.
-        self._index = [(first[d] - back) % mesh.shape[d] for d in range(3)]
+        # Of shape (order, n_particles) for each axis: how far its points are from the first one.
+        strides = (mesh.shape[1] * mesh.shape[2], mesh.shape[2], 1)
+        self._offsets = [(first[d] - back) % mesh.shape[d] * strides[d] for d in range(3)]
         self._weights = [_splines(x) for x in self._rest]
         self._slopes = [_spline_slopes(x) for x in self._rest]
 
@@ -134,8 +135,8 @@ class Stencil:
 
     def curvature(self, potential: torch.Tensor) -> torch.Tensor:
         """Second derivatives of a potential on the mesh at the particles, (n_particles, 3, 3)."""
-        a, b, c = self._index
-        near = potential[a[:, None, None], b[None, :, None], c[None, None]]
+        a, b, c = self._offsets
+        near = potential.reshape(-1)[a[:, None, None] + b[None, :, None] + c]
         orders = (self._weights, self._slopes, [_spline_curvatures(x) for x in self._rest])
         second = torch.empty((near.shape[-1], 3, 3), dtype=potential.dtype)
         for d in range(3):
@@ -147,12 +148,11 @@ class Stencil:
         return self._mesh.to_points @ second @ self._mesh.to_points.T
 
     def _rows(self) -> Iterator[tuple[int, int, torch.Tensor]]:
-        """Two of the indices, and the points (order, n_particles) of the third as flat indices."""
-        _, n_b, n_c = self._mesh.shape
-        a, b, c = self._index
+        """Two of the indices, and the points (order, n_particles) along the third."""
+        a, b, c = self._offsets
         for i in range(_ORDER):
             for j in range(_ORDER):
-                yield i, j, (a[i] * n_b + b[j]) * n_c + c
+                yield i, j, (a[i] + b[j]) + c
 
 
 def _splines(x: torch.Tensor) -> torch.Tensor:
