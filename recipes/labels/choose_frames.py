@@ -1,10 +1,13 @@
 """Choose the frames of a round: hot fragments and their dimers, in an order of which every
 beginning is balanced over charge, elements and size.
 
-    python recipes/labels/choose_frames.py 1 --most-atoms 8 --frames 2
+    python recipes/labels/choose_frames.py 3 --most-atoms 12 --frames 2 --shared ../shared \\
+        --cache FOLDER
 
-writes `datasets/mace_mm_fragments/queue/round-1.h5`: SPICE's layout without labels, and `order`,
-the ids of the frames (``molecule/frame``) in which they are to be labelled.
+goes on from the frames that FOLDER has, and writes
+`datasets/mace_mm_fragments/queue/round-3.h5`: SPICE's layout without labels, and `order`, the ids
+of the frames (``molecule/frame``) in which they are to be labelled. Molecules of earlier rounds are
+left out.
 """
 
 import argparse
@@ -24,7 +27,8 @@ from mace_mm.generation.frames.frames import another_molecule
 from mace_mm.generation.frames.seeding import derive_seed
 from mace_mm.generation.molecules.clusters import random_rotation
 from mace_mm.generation.molecules.conformers import embed_conformers
-from mace_mm.generation.protocol import ConformerSettings, ForceSettings
+from mace_mm.generation.protocol import ConformerSettings, ForceSettings, fingerprint
+from mace_mm.generation.work.store import Record, RecordStore
 from mace_mm.units import BOHR_TO_ANGSTROM
 
 TEMPERATURE_K = 500.0
@@ -131,20 +135,41 @@ def name_of(parts: tuple[Fragment, ...]) -> str:
     return f"m{hashlib.sha256(smiles.encode()).hexdigest()[:10]}"
 
 
-def candidate_of(parts: tuple[Fragment, ...], n_frames: int) -> Candidate:
-    """Frames of one molecule, or of a complex of several."""
-    smiles = ".".join(part.smiles for part in parts)
-    plain = Chem.AddHs(Chem.MolFromSmiles(smiles))
+def frames_of(parts: list[Chem.Mol], mol: Chem.Mol, smiles: str, n_frames: int) -> np.ndarray:
+    """Frames (n, n_atoms, 3) Å of one molecule, or of a complex of several."""
+    seed = derive_seed(SEED, smiles)
     if len(parts) == 1:
-        frames = hot_frames(plain, n_frames, derive_seed(SEED, smiles))
-    else:
-        # RDKit adds hydrogens behind all heavy atoms: the parts are kept one after the other.
-        bodies = [Chem.AddHs(Chem.MolFromSmiles(part.smiles)) for part in parts]
-        plain = bodies[0]
-        for body in bodies[1:]:
-            plain = Chem.CombineMols(plain, body)
-        frames = complex_frames(bodies, plain, n_frames, derive_seed(SEED, smiles))
-    mol = Chem.Mol(plain)
+        return hot_frames(mol, n_frames, seed)
+    return complex_frames(parts, mol, n_frames, seed)
+
+
+def candidate_of(
+    parts: tuple[Fragment, ...], n_frames: int, cache: RecordStore | None
+) -> Candidate:
+    """Frames of one molecule, or of a complex of several, from the cache where it has them.
+
+    Raises:
+        MaceMMError, ValueError: there are none.
+    """
+    smiles = ".".join(part.smiles for part in parts)
+    # RDKit adds hydrogens behind all heavy atoms: the parts are kept one after the other.
+    bodies = [Chem.AddHs(Chem.MolFromSmiles(part.smiles)) for part in parts]
+    mol = bodies[0]
+    for body in bodies[1:]:
+        mol = Chem.CombineMols(mol, body)
+    key = fingerprint(smiles, str(n_frames), str(SEED))
+    record = None if cache is None else cache.load(key)
+    if record is None:
+        try:
+            record = Record(arrays={"frames": frames_of(bodies, mol, smiles, n_frames)})
+        except (MaceMMError, ValueError) as error:
+            record = Record(facts={"failure": str(error)})
+        if cache is not None:
+            cache.save(key, record.encode())
+    if record.failure is not None:
+        raise GeometryError(record.failure)
+    frames = record.arrays["frames"]
+    mol = Chem.Mol(mol)
     for atom in mol.GetAtoms():
         atom.SetAtomMapNum(atom.GetIdx() + 1)
     return Candidate(
@@ -200,6 +225,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2)
     parser.add_argument("--complexes", type=int, default=0)
     parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, help="folder of frames that were made before")
     parser.add_argument("--share", type=float, default=1.0, help="of the molecules, at random")
     arguments = parser.parse_args()
     RDLogger.DisableLog("rdApp.*")
@@ -218,13 +244,14 @@ def main() -> None:
         test_formulas(arguments.shared),
         arguments.round,
     )
+    cache = None if arguments.cache is None else RecordStore(arguments.cache)
     chosen = []
     known = names_of_rounds(SET, before=arguments.round)
     for entry in parts:
         if name_of(entry) in known:
             continue
         try:
-            chosen.append(candidate_of(entry, arguments.frames))
+            chosen.append(candidate_of(entry, arguments.frames, cache))
         except (MaceMMError, ValueError) as error:
             names = ".".join(part.smiles for part in entry)
             print(f"{entry[0].group}: {names}: {error}", flush=True)

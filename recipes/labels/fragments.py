@@ -14,6 +14,8 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 MOST_HEAVY_ATOMS = 9
 # One in so many molecules is kept for validation and never trained on.
 VALIDATION_SHARE = 10
+# What others are put beside, which is in training and in validation.
+COMMON = ("O", "[F-]", "[Cl-]", "[Br-]", "[I-]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class Fragment:
 
     @property
     def validation(self) -> bool:
+        if self.smiles in COMMON:
+            return False
         digest = hashlib.sha256(self.smiles.encode()).digest()
         return int.from_bytes(digest[:4], "big") % VALIDATION_SHARE == 0
 

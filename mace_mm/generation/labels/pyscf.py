@@ -146,13 +146,13 @@ class PySCFProgram:
     ) -> SinglePoint:
         """See `SinglePointProgram`; an SCF that does not converge is a LabelError."""
         started = time.process_time()
-        molecule = self._molecule(atomic_numbers, positions, charge, 0)
+        molecule = self.molecule(atomic_numbers, positions, charge, 0)
         try:
             if self._fast is None:
                 energy, gradient, density = self._slow_point(molecule)
             else:
                 energy, gradient, density = self._fast_point(molecule, self._fast)
-            dipole = self._field(molecule).dip_moment(molecule, density, unit="AU", verbose=0)
+            dipole = self.field(molecule).dip_moment(molecule, density, unit="AU", verbose=0)
         except (RuntimeError, ValueError, KeyError, np.linalg.LinAlgError, MemoryError) as error:
             raise LabelError(f"pyscf: {type(error).__name__}: {error}") from error
         return SinglePoint(
@@ -165,7 +165,7 @@ class PySCFProgram:
     def atom_energy(self, atomic_number: int) -> float:
         """Energy of the isolated atom (unrestricted), eV."""
         unpaired = unpaired_electrons(atomic_number)
-        molecule = self._molecule(np.array([atomic_number]), np.zeros((1, 3)), 0, unpaired)
+        molecule = self.molecule(np.array([atomic_number]), np.zeros((1, 3)), 0, unpaired)
         return float(self._converged(molecule).e_tot) * HARTREE_TO_EV
 
     def _slow_point(self, molecule: Any) -> tuple[float, np.ndarray, np.ndarray]:
@@ -179,14 +179,15 @@ class PySCFProgram:
         solution = calculation.solve()
         energy, gradient = solution.energy, calculation.gradient(solution)
         if self._functional.dispersion:
-            field = self._field(molecule)
+            field = self.field(molecule)
             energy += float(field.get_dispersion())
             gradient = gradient + field.nuc_grad_method().get_dispersion()
         return energy, gradient, 2.0 * solution.occupied @ solution.occupied.T
 
-    def _molecule(
-        self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int, unpaired: int
+    def molecule(
+        self, atomic_numbers: np.ndarray, positions: np.ndarray, charge: int, unpaired: int = 0
     ) -> Any:
+        """PySCF's molecule with basis and core potentials; positions (n_atoms, 3) Å."""
         from pyscf import gto
 
         atoms = [
@@ -208,7 +209,7 @@ class PySCFProgram:
         except (RuntimeError, ValueError, KeyError) as error:
             raise LabelError(f"pyscf: {type(error).__name__}: {error}") from error
 
-    def _field(self, molecule: Any) -> Any:
+    def field(self, molecule: Any) -> Any:
         """PySCF's object for the method, not yet converged."""
         from pyscf import dft, scf
 
@@ -224,7 +225,7 @@ class PySCFProgram:
         return field
 
     def _converged(self, molecule: Any) -> Any:
-        field = self._field(molecule)
+        field = self.field(molecule)
         if self._options.get("density_fit", False) or self._fast is not None:
             default = None if self._fast is None else self._fast.auxiliary_basis
             field = field.density_fit(self._options.get("auxiliary_basis", default))
