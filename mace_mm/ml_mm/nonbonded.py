@@ -87,29 +87,66 @@ def _plain_energy() -> str:
 
 def _pair_energy(force: openmm.NonbondedForce) -> str:
     """What excluding a pair takes out of the energy."""
+    charges = f"qq={COULOMB_KJ_MOL_NM!r}*q1*q2"
+    return f"qq*({coulomb_potential(force)}) + dispersion; {charges}; {dispersion_energy(force)}"
+
+
+def coulomb_potential(force: openmm.NonbondedForce, r: str = "r") -> str:
+    """The potential of a unit charge in the energy of a pair, without the factor of its unit.
+
+    Args:
+        force: with the method.
+        r: name of the distance in nm.
+    """
     method = force.getNonbondedMethod()
-    mixing = f"sigma=0.5*(sigma1+sigma2); eps=sqrt(eps1*eps2); qq={COULOMB_KJ_MOL_NM!r}*q1*q2"
-    dispersion = "4*eps*((sigma/r)^12-(sigma/r)^6)"
     if method == openmm.NonbondedForce.NoCutoff:
-        return f"qq/r + {dispersion}; {mixing}"
-    cutoff = force.getCutoffDistance().value_in_unit(unit.nanometer)
+        return f"1/{r}"
+    within = f"step({cutoff_of(force)!r}-{r})"
+    if method in _EWALD:
+        return f"select({within}, 1, erf({_ewald_alpha(force, cutoff_of(force))!r}*{r}))/{r}"
+    k, c = reaction_field(force)
+    return f"{within}*(1/{r} + {k!r}*{r}^2 - {c!r})"
+
+
+def cutoff_of(force: openmm.NonbondedForce) -> float:
+    """The cutoff in nm."""
+    return float(force.getCutoffDistance().value_in_unit(unit.nanometer))
+
+
+def reaction_field(force: openmm.NonbondedForce) -> tuple[float, float]:
+    """The numbers k and c of the potential 1/r + k r^2 - c, 1/nm^3 and 1/nm.
+
+    I. G. Tironi et al., J. Chem. Phys. 102, 5451, 1995. Both are zero with another method.
+    """
+    if force.getNonbondedMethod() not in _REACTION_FIELD:
+        return 0.0, 0.0
+    cutoff = cutoff_of(force)
+    dielectric = force.getReactionFieldDielectric()
+    k = (dielectric - 1) / (2 * dielectric + 1) / cutoff**3
+    return k, 3 * dielectric / (2 * dielectric + 1) / cutoff
+
+
+def dispersion_energy(force: openmm.NonbondedForce) -> str:
+    """Definitions of the Lennard-Jones energy `dispersion` of two particles at the distance r.
+
+    They define `within` too, 1 up to the cutoff and 0 beyond.
+    """
+    mixing = "sigma=0.5*(sigma1+sigma2); eps=sqrt(eps1*eps2)"
+    plain_lj = "4*eps*((sigma/r)^12-(sigma/r)^6)"
+    method = force.getNonbondedMethod()
+    if method == openmm.NonbondedForce.NoCutoff:
+        return f"dispersion={plain_lj}; {mixing}"
+    cutoff = cutoff_of(force)
     within = f"within=step({cutoff!r}-r)"
-    beyond_lj = ""
     if method == openmm.NonbondedForce.LJPME:
-        dispersion, beyond_lj = _ljpme_energy(force, cutoff)
-    elif force.getUseSwitchingFunction():
-        start = force.getSwitchingDistance().value_in_unit(unit.nanometer)
-        x = f"min(1,max(0,(r-{start!r})/{cutoff - start!r}))"
-        dispersion = f"(1+x^3*(-10+x*(15-6*x)))*{dispersion}"
-        within += f"; x={x}"
-    if method in _REACTION_FIELD:
-        dielectric = force.getReactionFieldDielectric()
-        k = (dielectric - 1) / (2 * dielectric + 1) / cutoff**3
-        c = 3 * dielectric / (2 * dielectric + 1) / cutoff
-        return f"within*(qq*(1/r + {k!r}*r^2 - {c!r}) + {dispersion}); {within}; {mixing}"
-    alpha = _ewald_alpha(force, cutoff)
-    coulomb = f"qq/r*select(within, 1, erf({alpha!r}*r))"
-    return f"{coulomb} + within*({dispersion}){beyond_lj}; {within}; {mixing}"
+        inside, beyond = _ljpme_energy(force, cutoff)
+        return f"dispersion=within*({inside}){beyond}; {within}; {mixing}"
+    if not force.getUseSwitchingFunction():
+        return f"dispersion=within*{plain_lj}; {within}; {mixing}"
+    start = force.getSwitchingDistance().value_in_unit(unit.nanometer)
+    x = f"x=min(1,max(0,(r-{start!r})/{cutoff - start!r}))"
+    switch = "(1+x^3*(-10+x*(15-6*x)))"
+    return f"dispersion=within*{switch}*{plain_lj}; {within}; {x}; {mixing}"
 
 
 def _ljpme_energy(force: openmm.NonbondedForce, cutoff: float) -> tuple[str, str]:

@@ -98,6 +98,7 @@ class ElectrostaticEmbedding:
         *,
         mlLongRange: bool | None = None,  # noqa: N803
         linkAtomDistances: Any = (),  # noqa: N803
+        longRangeWithinRegion: Any = None,  # noqa: N803
         **arguments: Any,
     ) -> Any:
         """Build a mixed system; see :func:`mace_mm.ml_mm.system.create_mixed_system`."""
@@ -113,6 +114,7 @@ class ElectrostaticEmbedding:
             interpolate=interpolate,
             ml_long_range=mlLongRange,
             link_atom_distances=linkAtomDistances,
+            long_range_within_region=longRangeWithinRegion,
             **arguments,
         )
         return info if returnInfo else info["system"]

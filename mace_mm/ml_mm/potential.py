@@ -16,6 +16,7 @@ from mace_mm.errors import BackendError, ConfigError
 from mace_mm.evaluate.build import build_evaluator, checked_device
 from mace_mm.evaluate.domain.charge import as_charge, check_multiplicity
 from mace_mm.ml_mm.boundary import LinkDistances
+from mace_mm.ml_mm.long_range import Reach
 from mace_mm.ml_mm.region_charge import region_problems
 from mace_mm.ml_mm.region_parts import MLAtoms, find_link_atoms
 from mace_mm.ml_mm.system import EMBEDDINGS, create_mixed_system
@@ -27,6 +28,7 @@ from mace_mm.openmm.input import (
     wants_interaction_energy,
 )
 from mace_mm.openmm.molecules import keep_molecules, topology_bonds, warn_of_lone_atoms
+from mace_mm.units import ANGSTROM_TO_NM
 
 _log = logging.getLogger(__name__)
 
@@ -201,6 +203,7 @@ class MacePotentialImpl(MLPotentialImpl):
         *,
         mlLongRange: bool | None = None,  # noqa: N803
         linkAtomDistances: LinkDistances = (),  # noqa: N803
+        longRangeWithinRegion: Any = None,  # noqa: N803
         constraintsGo: bool = True,  # noqa: N803
         **arguments: Any,
     ) -> openmm.System | dict[str, Any]:
@@ -215,16 +218,23 @@ class MacePotentialImpl(MLPotentialImpl):
             interpolate=interpolate,
             ml_long_range=mlLongRange,
             link_atom_distances=linkAtomDistances,
+            long_range_within_region=longRangeWithinRegion,
             constraints_go=constraintsGo,
             force_field=system,
             **arguments,
         )
-        info["warnings"] = list(self.warnings)
+        info["warnings"] = self.warnings + info["warnings"]
         return info if returnInfo else info["system"]
 
     def getMLLongRange(self) -> bool:  # noqa: N802 (OpenMM-ML's name)
         """False: the model is local, periodic images beyond its cutoff do not interact."""
         return False
+
+    def getReach(self) -> Reach:  # noqa: N802 (OpenMM-ML's style)
+        """Beyond it the model knows no interaction."""
+        config = self._open().config
+        cutoff = config.r_max * ANGSTROM_TO_NM
+        return Reach(within=cutoff * config.n_layers, between=cutoff)
 
     def _log_warnings(self) -> None:
         """Say once what the model was not trained for; interpolation adds the force twice."""

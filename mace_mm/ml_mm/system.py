@@ -19,10 +19,11 @@ from mace_mm.ml_mm.boundary import LinkDistances, add_link_atoms, check_cut_bond
 from mace_mm.ml_mm.custom_nonbonded import exclude_inside_custom
 from mace_mm.ml_mm.electrostatic_force import make_electrostatic_force
 from mace_mm.ml_mm.embedding import embedded_region
+from mace_mm.ml_mm.long_range import region_long_range
 from mace_mm.ml_mm.nonbonded import exclude_inside, images_of_region
 from mace_mm.ml_mm.region import Region, make_region
 from mace_mm.openmm.copy import copy_system
-from mace_mm.openmm.interpolation import PARAMETER, fade_in, fade_out
+from mace_mm.openmm.interpolation import PARAMETER, fade_in, fade_in_terms, fade_out
 from mace_mm.openmm.molecules import holds_molecules, keep_molecules, warn_of_lone_atoms
 
 EMBEDDINGS = ("mechanical", "electrostatic")
@@ -56,6 +57,7 @@ def create_mixed_system(
     interpolate: bool = False,
     ml_long_range: bool | None = None,
     link_atom_distances: LinkDistances = (),
+    long_range_within_region: Any = None,
     constraints_go: bool = True,
     **arguments: Any,
 ) -> dict[str, Any]:
@@ -74,11 +76,16 @@ def create_mixed_system(
         ml_long_range: whether the model contains the Coulomb interaction of the region with its
             periodic images; without it they interact by the force field. None: the potential knows.
         link_atom_distances: see :func:`mace_mm.ml_mm.boundary.add_link_atoms`.
+        long_range_within_region: whether the force field's pairs inside the region stay where they
+            are beyond the reach of the model, see :mod:`mace_mm.ml_mm.long_range`; or
+            the distance from which on they stay, in nm or with unit. None leaves them out and
+            warns where that matters.
         constraints_go: whether the caller removes the constraints inside the region.
         arguments: for the potential.
 
     Returns:
-        "system", "topology" (with link atoms at its end) and "oldToNew" (the identity).
+        "system", "topology" (with link atoms at its end), "oldToNew" (the identity) and "warnings",
+        sentences on what the region misses.
 
     Raises:
         ConfigError: an unknown embedding, or one that the force field does not allow; the reach of
@@ -95,6 +102,10 @@ def create_mixed_system(
     if len(region.particles) == topology.getNumAtoms():
         _log.info("the ML region is the whole system: nothing is left to the force field")
     long_range = _is_long_range(potential, system, ml_long_range)
+    known = potential.getReach() if hasattr(potential, "getReach") else None
+    kept, missing = region_long_range(system, region, long_range_within_region, known)
+    for sentence in missing:
+        _log.warning("%s", sentence)
     mixed = copy_system(system)
     removed, images = _take_out(mixed, region, long_range)
     keep_molecules(mixed, region.bonds)
@@ -106,6 +117,8 @@ def create_mixed_system(
             _check_unbound(system, region)
         for force in removed:
             mixed.addForce(fade_out(force))
+    for force in kept:
+        mixed.addForce(fade_in_terms(force) if interpolate else force)
     for force in images:
         _add_caps_to_images(force, caps)
         _subtract(mixed, force, interpolate)
@@ -116,7 +129,7 @@ def create_mixed_system(
         embedded = embedded_region(extended, system, region, caps)
         mixed.addForce(make_electrostatic_force(embedded, force_group, interpolated=interpolate))
     order = list(range(topology.getNumAtoms()))
-    return {"system": mixed, "topology": extended, "oldToNew": order}
+    return {"system": mixed, "topology": extended, "oldToNew": order, "warnings": missing}
 
 
 def _take_out(

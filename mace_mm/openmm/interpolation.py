@@ -25,13 +25,22 @@ def fade_out(force: openmm.Force) -> openmm.Force:
     Args:
         force: bonded terms; it is not changed.
     """
+    return _scale(force, _ON)
+
+
+def fade_in_terms(force: openmm.Force) -> openmm.Force:
+    """The same with lambda times the energy."""
+    return _scale(force, PARAMETER)
+
+
+def _scale(force: openmm.Force, factor: str) -> openmm.Force:
     scaled = _custom_form(force)
     if scaled is None:
-        scaled = openmm.CustomCVForce(f"{_ON}*terms")
+        scaled = openmm.CustomCVForce(f"{factor}*terms")
         scaled.addCollectiveVariable("terms", copy.deepcopy(force))
     else:
         first, *definitions = scaled.getEnergyFunction().split(";")
-        scaled.setEnergyFunction(";".join([f"{_ON}*({first})", *definitions]))
+        scaled.setEnergyFunction(";".join([f"{factor}*({first})", *definitions]))
     declare_parameter(scaled, PARAMETER, 1.0)
     scaled.addEnergyParameterDerivative(PARAMETER)
     scaled.setForceGroup(force.getForceGroup())
