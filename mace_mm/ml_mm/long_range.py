@@ -4,11 +4,11 @@ A local model knows nothing of two molecules farther apart than its cutoff, and 
 molecule farther apart than its receptive field: cutoff times layers. Where this is asked for, the
 force field's pairs come in there, smoothly with their distance.
 
-Lennard-Jones energies are multiplied by a switch of the distance. With point charges that would not
-do: two parallel dipoles in a row would repel each other by more than they attract farther out,
+Lennard-Jones energies are multiplied by a switch of the distance. With point charges that would
+not do: two parallel dipoles in a row would repel each other by more than they attract farther out,
 because the switch acts on the bare charges. So it acts on neutral units
-(:mod:`mace_mm.electrostatics.charge_units`), and on whole charges as a switched force (P. J. Steinbach
-and B. R. Brooks, J. Comput. Chem. 15, 667, 1994), up to a constant energy.
+(:mod:`mace_mm.electrostatics.charge_units`), and on whole charges as a switched force (P. J.
+Steinbach and B. R. Brooks, J. Comput. Chem. 15, 667, 1994), up to a constant energy.
 """
 
 import itertools
