@@ -32,9 +32,9 @@ TEMPERATURE_K = 300.0
 @pytest.fixture(scope="module")
 def coverage(project_root: Path) -> Iterator[ModuleType]:
     """The script as a module."""
-    sys.path.insert(0, str(project_root / "scripts"))
+    sys.path.insert(0, str(project_root / "benchmarks" / "accuracy"))
     yield importlib.import_module("coverage_free_energy")
-    sys.path.remove(str(project_root / "scripts"))
+    sys.path.remove(str(project_root / "benchmarks" / "accuracy"))
     del sys.modules["coverage_free_energy"]
 
 
