@@ -102,23 +102,18 @@ def create_mixed_system(
     if len(region.particles) == topology.getNumAtoms():
         _log.info("the ML region is the whole system: nothing is left to the force field")
     long_range = _is_long_range(potential, system, ml_long_range)
-    known = potential.getReach() if hasattr(potential, "getReach") else None
-    kept, missing = region_long_range(system, region, long_range_within_region, known)
-    for sentence in missing:
-        _log.warning("%s", sentence)
+    kept, missing = _beyond_reach(potential, system, region, long_range_within_region)
     mixed = copy_system(system)
     removed, images = _take_out(mixed, region, long_range)
     keep_molecules(mixed, region.bonds)
     if system.usesPeriodicBoundaryConditions():
         warn_of_lone_atoms(topology, set(region.atoms), region.bonds + region.cut_bonds)
     extended, caps = add_link_atoms(topology, mixed, region, link_atom_distances)
-    if interpolate:
-        if constraints_go:
-            _check_unbound(system, region)
-        for force in removed:
-            mixed.addForce(fade_out(force))
-    for force in kept:
-        mixed.addForce(fade_in_terms(force) if interpolate else force)
+    if interpolate and constraints_go:
+        _check_unbound(system, region)
+    fading = [fade_out(force) for force in removed] if interpolate else []
+    for force in fading + [fade_in_terms(force) if interpolate else force for force in kept]:
+        mixed.addForce(force)
     for force in images:
         _add_caps_to_images(force, caps)
         _subtract(mixed, force, interpolate)
@@ -130,6 +125,17 @@ def create_mixed_system(
         mixed.addForce(make_electrostatic_force(embedded, force_group, interpolated=interpolate))
     order = list(range(topology.getNumAtoms()))
     return {"system": mixed, "topology": extended, "oldToNew": order, "warnings": missing}
+
+
+def _beyond_reach(
+    potential: MLPotentialImpl, system: openmm.System, region: Region, asked: Any
+) -> tuple[list[openmm.Force], list[str]]:
+    """What stays of the force field beyond the reach of the model; what is missing is warned of."""
+    known = potential.getReach() if hasattr(potential, "getReach") else None
+    kept, missing = region_long_range(system, region, asked, known)
+    for sentence in missing:
+        _log.warning("%s", sentence)
+    return kept, missing
 
 
 def _take_out(

@@ -18,7 +18,7 @@ import numpy as np
 from label_queue import key_of, settings_of_level
 from queue_file import SET, Candidate, read_queue, rounds
 
-from mace_mm.generation.labels.pyscf import PySCFProgram
+from mace_mm.generation.labels.pyscf.program import PySCFProgram
 from mace_mm.generation.work.store import RecordStore
 from mace_mm.units import BOHR_TO_ANGSTROM
 

@@ -183,7 +183,7 @@ def test_the_command_corrects_methanol_with_the_bundled_model(
     ("changes", "message"),
     [
         ({"windows": {"lambdas": [0, 0.5]}}, "must hold both end points 0 and 1"),
-        ({"windows": {"lamdas": [0, 1]}}, "windows.lamdas: Extra inputs"),
+        ({"windows": {"lamdas": [0, 1]}}, "windows.lamdas: unknown key; did you mean 'lambdas'?"),
         ({"windows": None, "switching": None}, "one of windows and switching is needed"),
         ({"switching": {"steps": 100, "updates": 30}}, "must be a multiple of its λ updates"),
         ({"solvent": {"edge_nm": 1.5, "cutoff_nm": 0.9}}, "wider than twice the cutoff"),

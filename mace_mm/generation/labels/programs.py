@@ -43,7 +43,7 @@ def _labeler(settings_json: str, *contents: str) -> Labeler:
 
             return ANICommittee(settings)
         case "pyscf":
-            from mace_mm.generation.labels.pyscf import PySCFProgram
+            from mace_mm.generation.labels.pyscf.program import PySCFProgram
 
             return FrameByFrame(PySCFProgram(settings), settings.atom_energies)
         case "qcengine":

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mace_mm.generation.labels.pyscf_fitting import FittedCoulomb
-from mace_mm.generation.labels.pyscf_grid import DensityGrid
+from mace_mm.generation.labels.pyscf.fitting import FittedCoulomb
+from mace_mm.generation.labels.pyscf.grid import DensityGrid
 
 COARSE_LEVEL = 1
 # Largest element of the Fock matrix between occupied and empty orbitals at the end, hartree.

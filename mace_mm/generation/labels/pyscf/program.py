@@ -10,8 +10,8 @@ import numpy as np
 from mace_mm.elements import symbol
 from mace_mm.errors import ConfigError, DependencyError
 from mace_mm.generation.labels.base import LabelError, SinglePoint, provenance, unpaired_electrons
-from mace_mm.generation.labels.pyscf_basis import BasisOfElement, basis_of_element
-from mace_mm.generation.labels.pyscf_functional import functional
+from mace_mm.generation.labels.pyscf.basis import BasisOfElement, basis_of_element
+from mace_mm.generation.labels.pyscf.functional import functional
 from mace_mm.generation.labels.settings import LabelSettings
 from mace_mm.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM, HARTREE_TO_EV
 
@@ -86,7 +86,7 @@ class PySCFProgram:
     def _fast_method(self) -> Any:
         from pyscf import dft
 
-        from mace_mm.generation.labels.pyscf_scf import FastMethod
+        from mace_mm.generation.labels.pyscf.scf import FastMethod
 
         name = self._functional.semilocal
         if not name or self._functional.nonlocal_part or dft.libxc.needs_laplacian(name):
@@ -114,12 +114,12 @@ class PySCFProgram:
     def _numerics(self) -> dict[str, str]:
         """Grid, fitting functions and convergence in words, as stored with the labels."""
         if self._fast is not None:
-            from mace_mm.generation.labels import pyscf_scf
+            from mace_mm.generation.labels.pyscf import scf
 
             return {
                 "grid": f"PySCF level {self._fast.grid_level}",
                 "fit_basis": self._fast.auxiliary_basis,
-                "convergence": f"Fock matrix {pyscf_scf.FINE_TOLERANCE} hartree",
+                "convergence": f"Fock matrix {scf.FINE_TOLERANCE} hartree",
             }
         fitted = self._options.get("density_fit", False)
         level = self._options.get("grid_level", "3, the default")
@@ -173,7 +173,7 @@ class PySCFProgram:
         return float(field.e_tot), field.nuc_grad_method().kernel(), field.make_rdm1()
 
     def _fast_point(self, molecule: Any, method: Any) -> tuple[float, np.ndarray, np.ndarray]:
-        from mace_mm.generation.labels.pyscf_scf import FastKohnSham
+        from mace_mm.generation.labels.pyscf.scf import FastKohnSham
 
         calculation = FastKohnSham(molecule, method)
         solution = calculation.solve()

@@ -1,0 +1,1 @@
+"""Labels through PySCF: basis sets, functionals, and a fast path for closed shells."""
