@@ -30,7 +30,7 @@ SLOW, FAST = 25.0, 2.7
 
 
 def _script() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks/accuracy/coverage_ligand.py"
+    path = Path(__file__).parents[2] / "benchmarks/accuracy/coverage_ligand.py"
     specification = importlib.util.spec_from_file_location("coverage_ligand", path)
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)

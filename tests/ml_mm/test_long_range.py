@@ -156,7 +156,7 @@ def test_interaction_begins_smoothly(second):
     """Energies and forces are continuous and belong to each other, for dipoles and charges."""
     topology, system, places, atoms = molecules("C[NH3+]", second)
     both = [*atoms[0], *atoms[1]]
-    mixed = mix(topology, system, both)
+    mixed = mix(topology, system, both, allow_unknown_charge=True)
     alone = openmm.System()
     for i in range(system.getNumParticles()):
         alone.addParticle(system.getParticleMass(i))
