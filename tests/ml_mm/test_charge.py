@@ -117,7 +117,7 @@ def test_a_zwitterion_reaches_the_caller_and_the_log_once(caplog) -> None:
     topology, system, _ = crude_molecule("[NH3+]CC(=O)[O-]")
     with caplog.at_level(logging.WARNING):
         info = mix(topology, system, range(topology.getNumAtoms()), interpolate=True)
-    (found,) = info["warnings"]
+    (found,) = (w for w in info["warnings"] if "beyond the reach" not in w)
     logged = [r.getMessage() for r in caplog.records if "outside" in r.getMessage()]
     assert logged == [f"outside what the model was trained for: {found}"]
     potential = MLPotential("mace")
