@@ -136,7 +136,7 @@ def _run(
     from mace_mm.simulation.simulate import simulate as run
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"{ligand.name}: {ligand.n_atoms} atoms", markup=False)
+    console.print(f"{ligand.name}: {ligand.n_atoms} atoms{ligand.box_in_words}", markup=False)
     try:
         with StopOnSignal() as stop, LiveLine(console) as line:
             summary = run(

@@ -24,7 +24,7 @@ class InputFiles(Settings):
     """A force-field system: Amber files, OpenMM XML with PDB, an SD file, or FreeSolv's molecule.
 
     ``ligand`` names the residue (or lists atom indices) that the correction is about; without it
-    everything but water and ions is the ligand.
+    the one molecule that is neither water nor a monatomic ion is the ligand.
     """
 
     prmtop: Path | None = None

@@ -1,15 +1,19 @@
 """A ligand to simulate: from a SMILES string, an SD file or a PDB file to an OpenMM topology."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from openmm import app, unit
+from openmm import app
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from mace_mm.errors import ElementError, GeometryError, InputError
+from mace_mm.openmm.isotopes import isotope_masses
+from mace_mm.openmm.pdb_file import read_pdb
+from mace_mm.openmm.pdb_structure import cell_of, look_at_structure
 from mace_mm.units import ANGSTROM_TO_NM
 
 logger = logging.getLogger(__name__)
@@ -29,7 +33,9 @@ class Ligand:
         positions_nm: (n_atoms, 3).
         smiles: canonical SMILES without mapped hydrogens, None where the bond orders are unknown.
         molecule: the RDKit molecule with the same atom order, None where bond orders are unknown.
-        total_charge: formal charge in e, None where the bond orders are unknown.
+        total_charge: sum of the formal charges, e; None where they are unknown.
+        isotope_masses: Da, by index, of the atoms whose isotope is named.
+        warnings: what the log said about the file.
     """
 
     name: str
@@ -38,10 +44,21 @@ class Ligand:
     smiles: str | None
     molecule: Chem.Mol | None
     total_charge: int | None
+    isotope_masses: Mapping[int, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def n_atoms(self) -> int:
         return int(self.positions_nm.shape[0])
+
+    @property
+    def box_in_words(self) -> str:
+        """The lengths of a periodic box, to follow a number of atoms; empty in vacuum."""
+        cell = cell_of(self.topology)
+        if cell is None:
+            return ""
+        edges = " x ".join(f"{edge:.1f}" for edge in np.linalg.norm(cell, axis=1))
+        return f" in a periodic box of {edges} Å"
 
     @property
     def smiles_atoms(self) -> tuple[int, ...]:
@@ -165,25 +182,26 @@ def _from_rdkit(molecule: Chem.Mol, name: str) -> Ligand:
         smiles=Chem.MolToSmiles(Chem.RemoveHs(molecule)),
         molecule=molecule,
         total_charge=Chem.GetFormalCharge(molecule),
+        isotope_masses=isotope_masses(molecule),
     )
 
 
 def _from_pdb(path: Path, name: str | None) -> Ligand:
-    try:
-        pdb = app.PDBFile(str(path))
-    except (ValueError, KeyError, IndexError, AttributeError) as error:
-        raise InputError(f"{path} is not a PDB file that OpenMM can read: {error}") from error
-    if pdb.topology.getNumAtoms() == 0:
-        raise InputError(f"{path} holds no atoms")
-    for atom in pdb.topology.atoms():
+    structure = read_pdb(path)
+    topology, positions_nm = structure.topology, structure.positions_nm
+    for atom in topology.atoms():
         if atom.element is None:
             raise ElementError(f"atom {atom.name} (index {atom.index}) of {path} has no element")
-    positions = pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    warnings = look_at_structure(topology, positions_nm, str(path))
+    for warning in (*structure.warnings, *warnings):
+        logger.warning("%s", warning)
+    formal = [atom.formalCharge for atom in topology.atoms()]
     return Ligand(
         name=name or path.stem,
-        topology=pdb.topology,
-        positions_nm=np.array(positions, dtype=np.float64),
+        topology=topology,
+        positions_nm=positions_nm,
         smiles=None,
         molecule=None,
-        total_charge=None,
+        total_charge=None if None in formal else sum(formal),
+        warnings=(*structure.warnings, *warnings),
     )

@@ -107,7 +107,7 @@ def simulate(
         ligand.positions_nm,
         folder,
         settings,
-        identity={"model": archive.sha256, "precision": model.precision},
+        identity=_identity(ligand, archive, model),
         watch=looking,
         resume=resume,
         attempt=len(earlier),
@@ -126,7 +126,7 @@ def simulate(
         settings=settings,
         result=result,
         watch=watch,
-        warnings=tuple(recorded.texts),
+        warnings=(*ligand.warnings, *recorded.texts),
         earlier_stops=earlier,
         seen=None if looking is None else looking.to_json(),
         watched="" if looking is None else looking.identity.in_words(),
@@ -150,9 +150,19 @@ def _system(ligand: Ligand, archive: Archive, model: ModelChoice) -> openmm.Syst
         options["device"] = model.device
     # The formal charges of a SMILES or an SD file stand in the topology.
     system = MLPotential("mace", modelPath=model.path).createSystem(ligand.topology, **options)
+    for atom, mass in ligand.isotope_masses.items():
+        system.setParticleMass(atom, mass)
     for problem in geometry_problems(archive, numbers, ligand.positions_nm * NM_TO_ANGSTROM, cell):
         _log.warning("outside what the model was trained for: %s", problem)
     return system
+
+
+def _identity(ligand: Ligand, archive: Archive, model: ModelChoice) -> dict[str, str]:
+    """What a continued run must share with its beginning."""
+    identity = {"model": archive.sha256, "precision": model.precision}
+    if ligand.isotope_masses:
+        identity["isotopes"] = json.dumps(dict(ligand.isotope_masses))
+    return identity
 
 
 def _watch(

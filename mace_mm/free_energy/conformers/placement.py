@@ -10,7 +10,7 @@ from openmm import app
 from rdkit import Chem
 
 from mace_mm.errors import GeometryError
-from mace_mm.free_energy.systems.inputs import is_solvent
+from mace_mm.free_energy.systems.ligand_choice import is_solvent
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def make_room(
     if len(inside) == len(atoms):
         return positions_nm
     radii = radii_of(topology)
-    held = [atom for atom in atoms if not is_solvent(atom.residue)]
+    held = [atom for atom in atoms if not is_solvent(atom.residue.atoms())]
     _check_clashes(held, positions_nm, box_nm, inside, radii)
     system = _soft_system(atoms, topology, positions_nm, box_nm, inside, radii)
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), _platform())
@@ -147,7 +147,7 @@ def _soft_system(
         system.addParticle(0.0 if fixed else 12.0)
         repel.addParticle([float(radii[atom.index])])
         if not fixed:
-            strength = _SOLVENT_TETHER if is_solvent(atom.residue) else _TETHER
+            strength = _SOLVENT_TETHER if is_solvent(atom.residue.atoms()) else _TETHER
             tether.addParticle(atom.index, [strength, *positions_nm[atom.index]])
     for first, second in _shape_pairs(topology):
         repel.addExclusion(first, second)
@@ -189,7 +189,7 @@ def _shape_pairs(topology: app.Topology) -> set[tuple[int, int]]:
     for residue in topology.residues():
         members = sorted(atom.index for atom in residue.atoms())
         sites = any(atom.element is None for atom in residue.atoms())
-        if is_solvent(residue) or sites:
+        if is_solvent(residue.atoms()) or sites:
             pairs.update(combinations(members, 2))
     return pairs
 

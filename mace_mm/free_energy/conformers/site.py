@@ -9,7 +9,8 @@ from mace_mm.free_energy.conformers.ligand_molecule import LigandMolecule
 from mace_mm.free_energy.conformers.placement import CLASH_NM, align, closest_overlap, radii_of
 from mace_mm.free_energy.coordinates.conformation import measure
 from mace_mm.free_energy.coordinates.soft_coordinates import SoftCoordinate
-from mace_mm.free_energy.systems.inputs import MMSystem, is_solvent
+from mace_mm.free_energy.systems.inputs import MMSystem
+from mace_mm.free_energy.systems.ligand_choice import is_solvent
 
 # What is neither solvent nor ion within this distance of the ligand makes a binding site, nm.
 _SITE_NM = 0.5
@@ -88,5 +89,5 @@ def _surroundings(mm: MMSystem) -> list[int]:
     return [
         atom.index
         for atom in mm.topology.atoms()
-        if atom.index not in inside and not is_solvent(atom.residue)
+        if atom.index not in inside and not is_solvent(atom.residue.atoms())
     ]

@@ -27,6 +27,8 @@ def repartition(
         if first.index not in inside or second.index not in inside:
             continue
         moved = mass_amu - system.getParticleMass(second.index).value_in_unit(unit.dalton)
+        if moved <= 0.0:
+            continue  # deuterium or tritium, heavy enough
         left = system.getParticleMass(first.index).value_in_unit(unit.dalton) - moved
         if left < mass_amu:
             raise ConfigError(

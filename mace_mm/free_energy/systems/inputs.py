@@ -12,10 +12,12 @@ from openmm import app, unit
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.free_energy.config import InputFiles
 from mace_mm.free_energy.systems.freesolv import extract_amber
+from mace_mm.free_energy.systems.ligand_choice import select_ligand
+from mace_mm.openmm.pdb_file import PdbStructure, read_pdb
+from mace_mm.openmm.pdb_structure import check_hydrogens
 
 logger = logging.getLogger(__name__)
 
-_SOLVENT = {"HOH", "WAT", "TIP3", "SOL", "TP3", "NA", "CL", "K", "NA+", "CL-", "K+", "MG", "CA"}
 _NM = unit.nanometer
 
 
@@ -42,13 +44,7 @@ class MMSystem:
     conformers: Path | None = None
 
     def __post_init__(self) -> None:
-        counts = {
-            "topology": self.topology.getNumAtoms(),
-            "system": self.system.getNumParticles(),
-            "positions": len(self.positions_nm),
-        }
-        if len(set(counts.values())) != 1:
-            raise InputError(f"topology, system and positions must have the same atoms: {counts}")
+        _check_counts(self.topology, self.system, self.positions_nm)
         _check_constraints(self.system, set(self.ligand))
 
     @property
@@ -90,62 +86,28 @@ def load_system(files: InputFiles, cutoff_nm: float = 1.0) -> MMSystem:
         )
     else:
         raise ConfigError("a system needs files, got none")
+    _check_counts(topology, system, positions)
+    ligand = select_ligand(topology, system, files.ligand)
+    check_hydrogens(topology, positions, ligand, "the ligand")
     return MMSystem(
         topology=topology,
         system=system,
         positions_nm=positions,
         box_nm=box,
-        ligand=select_ligand(topology, files.ligand),
+        ligand=ligand,
         smiles=files.smiles,
         conformers=files.conformers,
     )
 
 
-def is_solvent(residue: app.topology.Residue) -> bool:
-    """Whether a residue is water or an ion."""
-    return str(residue.name).upper() in _SOLVENT
-
-
-def select_ligand(topology: app.Topology, chosen: str | tuple[int, ...] | None) -> tuple[int, ...]:
-    """Indices of the ligand's atoms.
-
-    Args:
-        topology: of the whole system.
-        chosen: the name of exactly one residue, atom indices, or None for all that is neither
-            water nor ion.
-
-    Raises:
-        InputError: no such residue, several of that name, indices out of range or twice, or a
-            ligand that is bonded to other atoms.
-    """
-    n_atoms = topology.getNumAtoms()
-    if isinstance(chosen, tuple):
-        if len(set(chosen)) != len(chosen) or any(not 0 <= i < n_atoms for i in chosen):
-            raise InputError(
-                f"ligand atoms must be different indices from 0 to {n_atoms - 1}, got {chosen}"
-            )
-        atoms = tuple(sorted(chosen))
-    elif chosen is not None:
-        residues = [r for r in topology.residues() if r.name == chosen]
-        if len(residues) != 1:
-            names = sorted({r.name for r in topology.residues()})
-            raise InputError(
-                f"one residue named {chosen!r} was expected, got {len(residues)}; there are "
-                f"{', '.join(names[:30])}"
-            )
-        atoms = tuple(sorted(atom.index for atom in residues[0].atoms()))
-    else:
-        atoms = tuple(atom.index for atom in topology.atoms() if not is_solvent(atom.residue))
-    if not atoms:
-        raise InputError("the ligand has no atoms: name its residue or its atom indices")
-    inside = set(atoms)
-    for bond in topology.bonds():
-        if (bond[0].index in inside) != (bond[1].index in inside):
-            raise InputError(
-                f"the ligand is bonded to the rest ({bond[0]} - {bond[1]}); free energies of "
-                "ligands that are bonded covalently are not supported"
-            )
-    return atoms
+def _check_counts(topology: app.Topology, system: openmm.System, positions_nm: np.ndarray) -> None:
+    counts = {
+        "topology": topology.getNumAtoms(),
+        "system": system.getNumParticles(),
+        "positions": len(positions_nm),
+    }
+    if len(set(counts.values())) != 1:
+        raise InputError(f"topology, system and positions must have the same atoms: {counts}")
 
 
 def _from_amber(
@@ -185,19 +147,36 @@ def _from_xml(
         raise InputError(f"{xml} is not an OpenMM System: {error}") from error
     if not isinstance(system, openmm.System):
         raise InputError(f"{xml} must hold an OpenMM System, got {type(system).__name__}")
-    try:
-        structure = app.PDBFile(str(pdb))
-    except (ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{pdb} is not a PDB file that OpenMM can read: {error}") from error
+    structure = _read_pdb(pdb)
     box = None
     if system.usesPeriodicBoundaryConditions():
         vectors = structure.topology.getPeriodicBoxVectors()
         if vectors is None:
             vectors = system.getDefaultPeriodicBoxVectors()
         box = np.array(unit.Quantity(vectors).value_in_unit(_NM))
+        _check_box(system, box, xml, pdb)
         structure.topology.setPeriodicBoxVectors(box * _NM)
-    positions = structure.getPositions(asNumpy=True).value_in_unit(_NM)
-    return structure.topology, system, np.array(positions, dtype=np.float64), box
+    return structure.topology, system, structure.positions_nm, box
+
+
+def _read_pdb(path: Path) -> PdbStructure:
+    structure = read_pdb(path)
+    for warning in structure.warnings:
+        logger.warning("%s", warning)
+    return structure
+
+
+def _check_box(system: openmm.System, box_nm: np.ndarray, xml: Path, pdb: Path) -> None:
+    """OpenMM wants boxes of at least twice every cutoff, in its reduced form."""
+    for force in system.getForces():
+        if isinstance(force, openmm.NonbondedForce | openmm.CustomNonbondedForce):
+            cutoff = force.getCutoffDistance().value_in_unit(_NM)
+            width = float(np.diag(box_nm).min())
+            if force.usesPeriodicBoundaryConditions() and width < 2.0 * cutoff:
+                raise InputError(
+                    f"a box at least twice as wide as the cutoff of {cutoff:g} nm in {xml} was "
+                    f"expected, got {width:g} nm (CRYST1 of {pdb}, or the box of the System)"
+                )
 
 
 def _check_constraints(system: openmm.System, ligand: set[int]) -> None:

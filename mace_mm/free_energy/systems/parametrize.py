@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import openmm
 from openmm import app, unit
+from rdkit import Chem
 
 from mace_mm.errors import ConfigError, InputError
 from mace_mm.free_energy.dependencies import missing_openmmforcefields
+from mace_mm.openmm.isotopes import isotope_masses
+from mace_mm.openmm.pdb_file import read_pdb
 
 _NM = unit.nanometer
 
@@ -46,8 +49,8 @@ def from_sdf(
         residue.name = "LIG"
     modeller = app.Modeller(topology, molecule.conformers[0].to_openmm())
     if pdb is not None:
-        protein = app.PDBFile(str(pdb))
-        modeller.add(protein.topology, protein.positions)
+        protein = read_pdb(pdb)
+        modeller.add(protein.topology, protein.positions_nm * _NM)
         modeller.topology.setPeriodicBoxVectors(protein.topology.getPeriodicBoxVectors())
     vectors = modeller.topology.getPeriodicBoxVectors()
     try:
@@ -61,6 +64,15 @@ def from_sdf(
         )
     except ValueError as error:
         raise InputError(f"parameters are missing: {error}") from error
+    # The ligand comes first, in the order of the file.
+    for atom, mass in _isotopes(sdf).items():
+        system.setParticleMass(atom, mass)
     positions = np.array(unit.Quantity(modeller.positions).value_in_unit(_NM), dtype=np.float64)
     box = None if vectors is None else np.array(unit.Quantity(vectors).value_in_unit(_NM))
     return modeller.topology, system, positions, box
+
+
+def _isotopes(sdf: Path) -> dict[int, float]:
+    """Masses of the isotopes that the file names; openff-toolkit does not keep them."""
+    molecule = next(iter(Chem.SDMolSupplier(str(sdf), removeHs=False)), None)
+    return {} if molecule is None else isotope_masses(molecule)
