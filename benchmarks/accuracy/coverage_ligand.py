@@ -242,6 +242,7 @@ def repeat(mm: MMSystem, setting: Setting, repeats: int) -> Iterator[dict[str, A
             "converged": result.verdict.converged,
             "starts": 0 if conformers is None else conformers.n_starts,
             "transitions": [0 if one.slow is None else one.slow.n_transitions for one in slow],
+            "reasons": list(result.verdict.reasons),
             "conformer_reasons": [reason for one in slow for reason in one.reasons],
             "seconds": round(time.monotonic() - started, 1),
         }

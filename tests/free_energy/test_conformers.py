@@ -13,8 +13,14 @@ from rdkit import Chem
 
 from mace_mm.errors import ConfigError, DataError, GeometryError, InputError
 from mace_mm.free_energy.config import Solvent
-from mace_mm.free_energy.conformers.candidates import embedded, rotate_branch, turned
+from mace_mm.free_energy.conformers.candidates import (
+    embedded,
+    rotate_branch,
+    same_conformer,
+    turned,
+)
 from mace_mm.free_energy.conformers.files import read_conformers, with_positions
+from mace_mm.free_energy.conformers.handedness import handedness, renumbered
 from mace_mm.free_energy.conformers.isolated import add_implicit_water, isolate, uncharged
 from mace_mm.free_energy.conformers.leg import conformers_of
 from mace_mm.free_energy.conformers.ligand_molecule import LigandMolecule, read_molecule
@@ -229,6 +235,32 @@ def _write(path: Path, ligand: LigandMolecule, structures: list[np.ndarray], shu
                 places = positions[order] * unit.nanometer
                 app.PDBFile.writeModel(topology, places, file, number)
             app.PDBFile.writeFooter(topology, file)
+
+
+@pytest.mark.parametrize("smiles", ["OC1CCCCC1", "CCC(O)CC", "CC(C)(O)CC(F)F"])
+def test_equal_atoms_keep_their_numbers(smiles: str, tmp_path: Path) -> None:
+    """With C2 and C6 of cyclohexanol exchanged an equatorial chair would pass for the axial."""
+    ligand = ligand_of(smiles)
+    coordinates = find_coordinates(ligand)
+    wanted = handedness(ligand.mol, _start(ligand))
+    structures = list(embedded(ligand, 30))
+    assert len(structures) == 30
+    assert all(handedness(ligand.mol, positions) == wanted for positions in structures)
+    # However a file numbers them, equal atoms are found again.
+    _write(tmp_path / "given.sdf", ligand, structures, shuffle=True)
+    found = read_conformers(tmp_path / "given.sdf", ligand)
+    for one, two in zip(structures, found, strict=True):
+        rows = measure(coordinates, one), measure(coordinates, two)
+        assert same_conformer(coordinates, *rows)
+    exchanged = _start(ligand).copy()
+    groups = (
+        [n.GetIdx() for n in atom.GetNeighbors() if n.GetAtomicNum() == 1]
+        for atom in ligand.mol.GetAtoms()
+    )
+    hydrogens = next(group for group in groups if len(group) == 2)
+    exchanged[hydrogens] = exchanged[hydrogens[::-1]]
+    again = renumbered(ligand.mol, _start(ligand), exchanged)
+    np.testing.assert_array_equal(again, _start(ligand))
 
 
 @pytest.mark.parametrize("suffix", [".sdf", ".pdb", ".xyz"])

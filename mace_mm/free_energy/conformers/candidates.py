@@ -32,6 +32,8 @@ def embedded(ligand: LigandMolecule, n_conformers: int) -> np.ndarray:
     if ligand.orders_from is None:
         return np.zeros((0, ligand.n_atoms, 3))
     mol = Chem.Mol(ligand.mol)
+    # Every center, stereocenter or not, keeps the sense of its numbered neighbors.
+    Chem.AssignAtomChiralTagsFromStructure(mol, replaceExistingTags=True)
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = _SEED
     parameters.numThreads = 1

@@ -9,7 +9,7 @@ from openmm import app, unit
 from rdkit import Chem, rdBase
 
 from mace_mm.errors import InputError
-from mace_mm.free_energy.conformers.bond_orders import bare
+from mace_mm.free_energy.conformers.handedness import handedness, heavy_matches, renumbered
 from mace_mm.free_energy.conformers.ligand_molecule import LigandMolecule
 from mace_mm.units import ANGSTROM_TO_NM
 
@@ -45,6 +45,8 @@ def read_conformers(path: Path, ligand: LigandMolecule) -> np.ndarray:
         raise InputError(f"{path} cannot be read: {error}") from error
     if not found:
         raise InputError(f"{path} holds no conformer")
+    start = ligand.positions_nm
+    found = [renumbered(ligand.mol, start, positions) for positions in found]
     for number, positions in enumerate(found, start=1):
         complaint = configuration_change(ligand, positions)
         if complaint:
@@ -66,6 +68,10 @@ def configuration_change(ligand: LigandMolecule, positions_nm: np.ndarray) -> st
         if before.get(key) != after.get(key):
             names = "=".join(ligand.names[i] for i in key)
             return f"{names} is {after.get(key, 'without label')}, was {before.get(key, 'none')}"
+    senses = [handedness(ligand.mol, positions) for positions in (start, positions_nm)]
+    turned = [ligand.names[i] for i, sense in senses[0].items() if sense != senses[1][i]]
+    if turned:
+        return f"the numbered neighbors of {', '.join(turned)} stand the other way round"
     return None
 
 
@@ -118,11 +124,7 @@ def _order(record: Chem.Mol, ligand: LigandMolecule) -> Sequence[int] | None:
         return range(len(numbers))
     if record.GetNumAtoms() != len(numbers) or record.GetNumBonds() != len(bonds):
         return None
-    # Of all ways to lay the graphs on each other, one that keeps the handedness of centers.
-    matches = bare(record).GetSubstructMatches(bare(ligand.mol), uniquify=False, maxMatches=2000)
-    places = record.GetConformer().GetPositions() * ANGSTROM_TO_NM
-    kept = (m for m in matches if configuration_change(ligand, places[list(m)]) is None)
-    return next(kept, matches[0] if matches else None)
+    return next(heavy_matches(ligand.mol, record), None)
 
 
 def _from_pdb(path: Path, ligand: LigandMolecule) -> Iterator[np.ndarray]:

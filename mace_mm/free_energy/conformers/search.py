@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _FILE_NAME = "conformers.npz"
 _NOISE_NM = 0.002
 _SEED = 20262
-_MOST_STEPS = 150
+_MOST_STEPS = 400
 # What relaxes to more than this above the lowest, kT, is of no interest to a later, dearer energy.
 _FAR_KT = 15.0
 
@@ -230,7 +230,7 @@ def _relax(
         context.setPositions(positions)
         context.computeVirtualSites()
         try:
-            openmm.LocalEnergyMinimizer.minimize(context, tolerance=5.0, maxIterations=_MOST_STEPS)
+            openmm.LocalEnergyMinimizer.minimize(context, tolerance=1.0, maxIterations=_MOST_STEPS)
         except openmm.OpenMMException as error:
             logger.debug("a conformer cannot be minimized: %s", error)
             continue
