@@ -150,7 +150,7 @@ def test_what_a_helper_throws_comes_out_of_the_team(tmp_path: Path) -> None:
         pytest.skip("no g++ here")
     source, program = tmp_path / "team.cpp", tmp_path / "team"
     source.write_text(TEAM)
-    include = ROOT / "mace_mm" / "kernels" / "csrc"
+    include = ROOT / "engine" / "src"
     command = [compiler, "-std=c++20", "-O1", f"-I{include}", str(source), "-o", str(program)]
     subprocess.run([*command, "-pthread"], check=True, timeout=300)
     done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=60)
