@@ -22,7 +22,7 @@ from mace_mm.kernels.reference import Evaluated, evaluate
 _log = logging.getLogger(__name__)
 
 DEFAULT_SKIN = 0.5  # Å
-_MOST_STATES = 64  # as in csrc/torch_op.cpp
+_MOST_STATES = 64  # as in engine/torch/torch_op.cpp
 
 _SCHEMA = (
     "energy_forces(Tensor positions, Tensor species, Tensor cell, Tensor model, Tensor state, "
@@ -96,9 +96,9 @@ def _shapes(positions, species, cell, model, state, skin=0.5, threads=0, length=
 class ThroughCtypes:
     """The engine for a torch that lacks the C shim: called from Python.
 
-    As in csrc/torch_op.cpp a context belongs to the address of a state and is used for the model
-    that it was made of. Addresses of tensors that are gone come again, so the model is known by its
-    content. A context's results do not depend on what it was asked before.
+    As in engine/torch/torch_op.cpp a context belongs to the address of a state and is used for
+    the model that it was made of. Addresses of tensors that are gone come again, so the model is
+    known by its content. A context's results do not depend on what it was asked before.
 
     Attributes:
         contexts: by the address of the state, the one used last at the end.

@@ -28,7 +28,7 @@ atom_energies: {H: -0.4, O: -73.0, F: -97.0}
 @pytest.fixture
 def folder(tmp_path: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A set of twelve frames of water and of HF, the latter for validation."""
-    monkeypatch.syspath_prepend(project_root / "scripts" / "labels")
+    monkeypatch.syspath_prepend(project_root / "recipes" / "labels")
     from queue_file import Candidate, write_queue
 
     folder = tmp_path / "set"
@@ -58,7 +58,7 @@ def folder(tmp_path: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def _start(script: str, folder: Path, project_root: Path, *more: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(project_root), "OMP_NUM_THREADS": "1"}
-    path = project_root / "scripts" / "labels" / script
+    path = project_root / "recipes" / "labels" / script
     records = str(folder.parent / "records")
     return subprocess.Popen(
         [sys.executable, str(path), "--set", str(folder), "--records", records, *more],
@@ -133,7 +133,7 @@ def test_what_cannot_be_labelled_or_stored_is_one_line(folder: Path, project_roo
 
 
 def test_the_queue_is_balanced_from_the_beginning(project_root: Path) -> None:
-    sys.path.insert(0, str(project_root / "scripts" / "labels"))
+    sys.path.insert(0, str(project_root / "recipes" / "labels"))
     try:
         from queue_file import SHARES, Candidate, in_order
     finally:
