@@ -23,6 +23,10 @@ class Results(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         return self.others[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """As for any dict; it would not ask for what is missing."""
+        return self[name] if name in self or name in self.others else default
+
 
 class ResultsCalculator(Calculator):
     """An ASE calculator whose ``calculate`` leaves `Results`, the energy among them."""

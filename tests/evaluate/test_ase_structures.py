@@ -196,3 +196,13 @@ def test_a_trajectory_is_looked_at_seldom(caplog) -> None:
             watch(other.numbers, other.positions, other.cell.array, other.pbc)
         assert len(looked) == 200 and 20 < sum(looked) < 100
     assert told(caplog) == []
+
+
+def test_what_ase_has_no_name_for_is_found_by_its_name() -> None:
+    from mace_mm.evaluate.ase_results import Results
+
+    results = Results({"energy": 1.0, "energy_std": 2.0})
+    assert list(results) == ["energy"]
+    assert results["energy_std"] == results.get("energy_std") == 2.0
+    assert results.get("energy") == 1.0
+    assert results.get("forces_std") is None and results.get("forces_std", 3.0) == 3.0
