@@ -55,7 +55,11 @@ def look_at_structure(topology: app.Topology, positions_nm: np.ndarray, source: 
 
 
 def check_hydrogens(
-    topology: app.Topology, positions_nm: np.ndarray, atoms: Sequence[int], source: str
+    topology: app.Topology,
+    positions_nm: np.ndarray,
+    atoms: Sequence[int],
+    source: str,
+    n_anions: int = 0,
 ) -> None:
     """Refuse molecules that lack hydrogens, which a model would take for what it sees.
 
@@ -64,6 +68,7 @@ def check_hydrogens(
         positions_nm: (n_particles, 3).
         atoms: indices of those to be looked at; particles without an element are passed over.
         source: the file, for the message.
+        n_anions: so many oxygen or sulfur atoms may be ends of single bonds, being charged.
 
     Raises:
         InputError: atoms that must have more neighbors than they have.
@@ -77,6 +82,11 @@ def check_hydrogens(
     given = _sorted((place[i], place[j]) for i, j in topology_bonds(topology, place))
     bonded = sorted(given | set(bonds_by_distance(numbers, positions, cell)))
     found = atoms_without_hydrogens(numbers, bonded, positions, cell)
+    ends = [k for k in found if numbers[k] in (8, 16)]
+    # In zwitterions nitrogen with four neighbors holds the other charge.
+    n_bonds = np.bincount(np.array(bonded, dtype=int).ravel(), minlength=len(numbers))
+    if len(ends) <= n_anions + int(((numbers == 7) & (n_bonds == 4)).sum()):
+        found = [k for k in found if k not in ends]
     if found:
         names = [f"{every[chosen[k]].name} of {every[chosen[k]].residue.name}" for k in found]
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -13,6 +13,7 @@ from mace_mm.errors import ConfigError, InputError
 from mace_mm.free_energy.config import InputFiles
 from mace_mm.free_energy.systems.freesolv import extract_amber
 from mace_mm.free_energy.systems.ligand_choice import select_ligand
+from mace_mm.ml_mm.region_parts import force_field_charges
 from mace_mm.openmm.pdb_file import PdbStructure, read_pdb
 from mace_mm.openmm.pdb_structure import check_hydrogens
 
@@ -88,7 +89,9 @@ def load_system(files: InputFiles, cutoff_nm: float = 1.0) -> MMSystem:
         raise ConfigError("a system needs files, got none")
     _check_counts(topology, system, positions)
     ligand = select_ligand(topology, system, files.ligand)
-    check_hydrogens(topology, positions, ligand, "the ligand")
+    charges = force_field_charges(system, ligand) or {}
+    n_anions = max(0, -round(sum(charges.values())))
+    check_hydrogens(topology, positions, ligand, "the ligand", n_anions)
     return MMSystem(
         topology=topology,
         system=system,
