@@ -40,6 +40,9 @@ _MODULES = {
     "scale_shift",
     "pair_repulsion_fn",
 }
+_READOUTS = ("LinearReadoutBlock", "NonLinearReadoutBlock")
+# e3nn's normalization of SiLU to unit second moment.
+_SILU_FACTOR = 1.6791767923989418
 _OFF_SWITCHES = (
     "use_so3",
     "use_agnostic_product",
@@ -110,6 +113,8 @@ def _check_features(file: TorchFile, problems: Problems) -> None:
         contraction = submodule(block, "symmetric_contractions")
         known = contraction is not None and submodule(contraction, "contractions") is not None
         problems.unless(known, f"product block of layer {i}")
+    for i, block in enumerate(submodules(submodule(root, "readouts"))):
+        _check_readout(block, i, problems)
     radial = submodule(root, "radial_embedding")
     bessel = submodule(radial, "bessel_fn")
     problems.unless(
@@ -126,6 +131,22 @@ def _check_features(file: TorchFile, problems: Problems) -> None:
         repulsion is None or repulsion.class_name.endswith(".ZBLBasis"),
         f"pair repulsion {getattr(repulsion, 'class_name', repulsion)}",
     )
+
+
+def _check_readout(block: Inert, layer: int, problems: Problems) -> None:
+    """Readouts without biases, the last with a SiLU gate: no other is known here."""
+    name = block.class_name.rsplit(".", 1)[-1]
+    problems.unless(name in _READOUTS, f"readout block {name} in layer {layer}")
+    gate = submodule(block, "non_linearity")
+    if gate is None:
+        return
+    for act in submodule(gate, "acts").state["_modules"].values():
+        # The factor that e3nn gives an activation tells which one it is; its code is not opened.
+        factor = None if act is None else attribute(act, "cst")
+        problems.unless(
+            factor is not None and math.isclose(float(factor), _SILU_FACTOR, rel_tol=1e-3),
+            "a readout without a gate" if act is None else f"a gate other than silu ({factor=})",
+        )
 
 
 def _config(root: Inert, problems: Problems) -> MACEConfig:

@@ -9,6 +9,7 @@ import torch
 
 from mace_mm.archive.import_mace import import_mace
 from mace_mm.elements import species_index
+from mace_mm.errors import UnsupportedModelError
 from mace_mm.graph.graph import Graph
 from mace_mm.graph.neighbors import neighbor_list
 
@@ -75,3 +76,19 @@ def test_import_reproduces_reference(reference: tuple[Path, str]) -> None:
         low = single(graph_of(structures[key], potential, torch.float32))
         assert abs(low.energy.item() - got.energy.item()) < 2e-5, key
         np.testing.assert_allclose(low.forces.numpy(), got.forces.numpy(), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gate_tanh", "a gate other than silu"),
+        ("gate_none", "a readout without a gate"),
+        ("readout_bias", "readout block NonLinearBiasReadoutBlock"),
+    ],
+)
+def test_readouts_that_would_give_wrong_energies_are_refused(shared_dir, name, words):
+    path = shared_dir / "reference" / "families" / f"{name}.model"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} here")
+    with pytest.raises(UnsupportedModelError, match=words):
+        import_mace(path)
